@@ -1,0 +1,135 @@
+"""The compiled part of Ringfence: engines and interrupt hardware.
+
+Imported by ``ringfence.engines`` and ``ringfence.accel`` alone.
+"""
+
+from collections.abc import Buffer
+from typing import Any, final
+
+class CoreError(Exception):
+    """An engine can't go on, or refuses what it is asked; ``code`` is stable."""
+
+    code: str
+
+@final
+class PortIn:
+    """``IN``: the next :meth:`Vcpu.run` gets the value."""
+
+    __match_args__ = ("port", "size")
+    port: int
+    size: int
+
+@final
+class PortOut:
+    """``OUT``."""
+
+    __match_args__ = ("port", "size", "value")
+    port: int
+    size: int
+    value: int
+
+@final
+class MmioRead:
+    """A load where no memory is: the next :meth:`Vcpu.run` gets the value."""
+
+    __match_args__ = ("address", "size")
+    address: int
+    size: int
+
+@final
+class MmioWrite:
+    """A store where no writable memory is."""
+
+    __match_args__ = ("address", "size", "value")
+    address: int
+    size: int
+    value: int
+
+@final
+class Halt:
+    """``HLT`` on a machine without interrupt hardware."""
+
+@final
+class Shutdown:
+    """The processor shut down: a triple fault."""
+
+@final
+class Hypercall:
+    """``VMCALL`` or ``VMMCALL``."""
+
+@final
+class Debug:
+    """A breakpoint or single step that a debugger asked for."""
+
+    __match_args__ = ("address",)
+    address: int
+
+@final
+class Interrupted:
+    """Another thread called :meth:`Vcpu.interrupt`."""
+
+Exit = PortIn | PortOut | MmioRead | MmioWrite | Halt | Shutdown | Hypercall | Debug | Interrupted
+
+@final
+class Machine:
+    """Guest memory, interrupt hardware (PICs, PIT, local and I/O APICs) and processors of one
+    virtual machine on one engine. Thread-safe."""
+
+    def __new__(cls, engine: str = "bt", *, vcpus: int = 1) -> Machine: ...
+    def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
+        """Adds zeroed memory; committed lazily."""
+    def read(self, address: int, size: int) -> bytes:
+        """Copies guest memory; raises :class:`CoreError` where there is none."""
+    def write(self, address: int, data: Buffer) -> None:
+        """Copies into guest memory, ROM included."""
+    def fill(self, address: int, size: int, byte: int = 0) -> None:
+        """Fills guest memory."""
+    def irq_line(self, gsi: int, level: bool) -> None:
+        """Sets the level of a global system interrupt (0 to 23; 0 to 15 reach the PICs too)."""
+    def signal_msi(self, address: int, data: int) -> None:
+        """Delivers a message-signalled interrupt."""
+    def vcpu(self, index: int) -> Vcpu:
+        """A virtual processor. 0 is the bootstrap processor; the others wait for INIT and SIPI."""
+    @property
+    def vcpus(self) -> int: ...
+    @property
+    def nanoseconds(self) -> int:
+        """Time since the machine was made, on the guest's TSC."""
+    @property
+    def tsc_hz(self) -> int: ...
+
+@final
+class Vcpu:
+    """One virtual processor. ``run`` belongs to one thread at a time; the rest of the methods
+    need it stopped, but for ``interrupt``."""
+
+    @property
+    def index(self) -> int: ...
+    def run(self, completion: int = 0) -> Exit:
+        """Runs the guest until something leaves the engine, with the interpreter released.
+
+        ``completion`` answers the :class:`PortIn` or :class:`MmioRead` returned last.
+        """
+    def interrupt(self) -> None:
+        """Makes ``run`` return :class:`Interrupted` soon, or at once if it is not running."""
+    def registers(self) -> dict[str, int]:
+        """``rax`` to ``r15``, ``rip``, ``rflags``."""
+    def set_registers(self, values: dict[str, int]) -> None:
+        """Sets those that are named."""
+    def system_registers(self) -> dict[str, Any]:
+        """``es cs ss ds fs gs ldtr tr`` (dicts of ``base limit attributes selector``), ``gdtr``,
+        ``idtr`` (dicts of ``base limit``), ``cr0 cr2 cr3 cr4 cr8 efer apic_base``."""
+    def set_system_registers(self, values: dict[str, Any]) -> None:
+        """Sets those that are named. Attributes are descriptor bits 8 to 23 as in the VMX
+        access-rights format (0x9b code16, 0xc09b code32, 0xa09b code64, 0xc093 data32,
+        0x8b busy TSS, 0x10000 unusable)."""
+    def xsave(self) -> bytes:
+        """Standard-format XSAVE image."""
+    def set_xsave(self, image: Buffer) -> None: ...
+    def statistics(self) -> dict[str, int]:
+        """Counters of the engine."""
+    def recent_code(self) -> list[str]:
+        """Disassembly of the code around the last instruction, newest last: for error messages."""
+
+def host_tsc_hz() -> int:
+    """Frequency of the host's time-stamp counter, in hertz."""
