@@ -1,0 +1,121 @@
+"""The command line as a whole: its commands, its errors, its exit status."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from ringfence.cli.lazy import LazyGroup
+from ringfence.errors import RingfenceError
+
+_PLACES = {
+    "run": "ringfence.cli.commands.run:run",
+    "image": "ringfence.cli.commands.image:image",
+    "completion": "ringfence.cli.commands.completion:completion",
+}
+
+_SIGNALLED = 128  # plus the signal's number, as shells report it
+
+
+class Terminated(BaseException):
+    """A signal asks this process to end. Not an Exception: nothing but cleaning up may catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"ringfence {version('ringfence')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    places=_PLACES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and leave.",
+)
+def cli() -> None:
+    """Run virtual machines: an unmodified Debian in a second or two.
+
+    Needs no root and no /dev/kvm: guests run on Ringfence's own binary translator.
+
+    \b
+      ringfence run                       a shell in a fresh machine
+      ringfence run debian -- uname -a    one command, its output, its exit status
+      ringfence image ls                  what there is to boot
+    """
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Runs one command line and gives the exit status of the process.
+
+    The guest's own failures have a status each; see docs/guide/exit-status.md.
+    """
+    if "_RINGFENCE_COMPLETE" in os.environ:
+        cli.main(list(arguments), prog_name="ringfence")
+    try:
+        with _signals():
+            return _run(arguments)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except RingfenceError as error:
+        return _report(error)
+    except (KeyboardInterrupt, click.Abort):
+        return _SIGNALLED + signal.SIGINT
+    except Terminated as error:
+        return _SIGNALLED + error.number
+    except BrokenPipeError:
+        # Whatever is still buffered has no reader; without this, Python complains at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _SIGNALLED + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str]) -> int:
+    with cli.make_context("ringfence", list(arguments)) as context:
+        status = cli.invoke(context)
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: RingfenceError) -> int:
+    prefix = click.style("error:", fg="red", bold=True)
+    click.echo(f"{prefix} {error}", err=True)
+    return error.exit_status
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turns SIGTERM and SIGHUP into an exception, so that all that is open gets closed."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # The first one counts: a second must not interrupt the cleaning up.
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
+
+    handled = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, terminate) for number in handled]
+    try:
+        yield
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)
