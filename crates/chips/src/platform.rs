@@ -1,0 +1,603 @@
+//! The interrupt hardware of one machine, wired and locked.
+//!
+//! Locks, in the order in which they may be taken: the board (PICs, PIT, I/O APIC), then one local
+//! APIC. Never two local APICs, never the board with a local APIC locked. The alarm's lock and
+//! the one around a kick handle are leaves. A [`Kick`] is called with none of them held.
+//!
+//! What an engine asks at every poll is answered from [`Slot::summary`] and
+//! [`Platform::pic_output`]: each side stores its own and then loads the other's (sequentially
+//! consistent), so of a change on both sides at once at least one is seen.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use ringfence_engine::{Clock, Kick, LocalDevices, VcpuEvent};
+
+use crate::alarm::{Alarm, Timers};
+use crate::board::Board;
+use crate::ioapic::{self, Bus};
+use crate::lapic::{Effect, Lapic};
+use crate::message::{Delivery, DeliveryMode, Message, Target};
+
+/// Most virtual processors of a machine.
+pub const MAX_VCPUS: u32 = 64;
+
+/// Shortest sleep of the timer thread in nanoseconds: a guest's fastest timer must not keep a
+/// host processor busy.
+const SHORTEST_SLEEP: u64 = 20_000;
+
+const IA32_APIC_BASE: u32 = 0x1b;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+const X2APIC_FIRST: u32 = 0x800;
+const X2APIC_LAST: u32 = 0x8ff;
+
+/// No vector, in [`Platform::late_vector`].
+const NO_VECTOR: u16 = 0x100;
+/// No page, in [`Slot::page`].
+const NO_PAGE: u64 = u64::MAX;
+
+/// Bits of [`Slot::summary`].
+mod summary {
+    /// The local APIC has a vector to deliver.
+    pub const INTERRUPT: u8 = 1 << 0;
+    /// The PICs' INTR reaches the processor.
+    pub const ACCEPTS_PIC: u8 = 1 << 1;
+    /// INIT, SIPI or NMI.
+    pub const EVENT: u8 = 1 << 2;
+    /// In the wait-for-SIPI state.
+    pub const WAITING: u8 = 1 << 3;
+    /// LINT0 is open in another mode than ExtINT.
+    pub const USES_LINT0: u8 = 1 << 4;
+}
+
+/// One processor.
+#[derive(Debug)]
+struct Slot {
+    lapic: Mutex<Lapic>,
+    summary: AtomicU8,
+    /// Guest physical address of the local APIC's registers.
+    page: AtomicU64,
+    /// When the local APIC's timer is due, in nanoseconds.
+    deadline: AtomicU64,
+    kick: RwLock<Option<Arc<dyn Kick>>>,
+}
+
+/// What is left to do when the locks have been dropped.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Processors to kick, a bit each.
+    kicks: u64,
+    /// The timer thread is at work: it finds new deadlines by itself.
+    serving: bool,
+}
+
+impl Pass {
+    fn kick(&mut self, vcpu: u32) {
+        self.kicks |= 1 << (vcpu & 63);
+    }
+}
+
+/// PICs, PIT, I/O APIC and local APICs of one machine.
+#[derive(Debug)]
+pub struct Platform {
+    clock: Arc<Clock>,
+    slots: Box<[Slot]>,
+    board: Mutex<Board>,
+    /// Level of the PICs' INTR.
+    pic_output: AtomicBool,
+    /// Vector whose EOI the board waits for to deliver a late timer interrupt.
+    late_vector: AtomicU16,
+    /// When the PIT is due, in nanoseconds.
+    pit_deadline: AtomicU64,
+    /// Where the search for the destination of lowest priority begins.
+    rotation: AtomicU32,
+    alarm: OnceLock<Alarm>,
+}
+
+impl Platform {
+    /// The hardware of a machine with `vcpus` processors, 1 to [`MAX_VCPUS`] (others are brought
+    /// into that range).
+    ///
+    /// # Panics
+    /// When the host can't start a thread; see [`Platform::try_new`].
+    pub fn new(clock: Arc<Clock>, vcpus: u32) -> Arc<Self> {
+        match Self::try_new(clock, vcpus) {
+            Ok(platform) => platform,
+            Err(error) => panic!("the timer thread can't be started: {error}"),
+        }
+    }
+
+    /// As [`Platform::new`].
+    ///
+    /// # Errors
+    /// The host can't start a thread.
+    pub fn try_new(clock: Arc<Clock>, vcpus: u32) -> io::Result<Arc<Self>> {
+        let slots = (0..vcpus.clamp(1, MAX_VCPUS)).map(Slot::new).collect();
+        let platform = Arc::new(Self {
+            clock: Arc::clone(&clock),
+            slots,
+            board: Mutex::default(),
+            pic_output: AtomicBool::new(false),
+            late_vector: AtomicU16::new(NO_VECTOR),
+            pit_deadline: AtomicU64::new(u64::MAX),
+            rotation: AtomicU32::new(0),
+            alarm: OnceLock::new(),
+        });
+        let alarm = Alarm::start(clock, Arc::downgrade(&platform))?;
+        // The cell is empty: nobody else has the platform yet.
+        let _ = platform.alarm.set(alarm);
+        Ok(platform)
+    }
+
+    /// Number of processors.
+    pub fn vcpus(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Makes processor `vcpu` hear of its interrupts. The handle must not own the platform.
+    pub fn attach(&self, vcpu: u32, kick: Arc<dyn Kick>) {
+        if let Some(slot) = self.slot(vcpu) {
+            *slot.kick.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&kick));
+            if slot.summary.load(SeqCst) & (summary::EVENT | summary::INTERRUPT) != 0 {
+                kick.notify();
+            }
+        }
+    }
+
+    /// Sets the level of a global system interrupt: 0 to 15 reach PICs and I/O APIC, 16 to 23 the
+    /// I/O APIC. 0 arrives at pin 2 of the I/O APIC; 2 is the PICs' cascade and has no line.
+    pub fn irq_line(&self, gsi: u32, level: bool) {
+        let mut pass = Pass::default();
+        self.with_board(&mut pass, |board, _, bus| board.set_line(gsi, level, bus));
+        self.finish(pass);
+    }
+
+    /// Delivers a message-signalled interrupt; one that is not valid is dropped.
+    pub fn signal_msi(&self, address: u64, data: u32) {
+        let Some(message) = Message::from_msi(address, data) else {
+            return;
+        };
+        let mut pass = Pass::default();
+        self.deliver(&message, &mut pass);
+        self.finish(pass);
+    }
+
+    fn slot(&self, vcpu: u32) -> Option<&Slot> {
+        self.slots.get(vcpu as usize)
+    }
+
+    /// Works on a local APIC and publishes what has changed.
+    fn with_lapic<R>(
+        &self,
+        vcpu: u32,
+        pass: &mut Pass,
+        work: impl FnOnce(&mut Lapic, &Clock) -> R,
+    ) -> Option<R> {
+        let slot = self.slot(vcpu)?;
+        let mut lapic = lock(&slot.lapic);
+        let result = work(&mut lapic, &self.clock);
+        slot.page.store(lapic.page().unwrap_or(NO_PAGE), SeqCst);
+        let (new, old) = slot.publish(&lapic);
+        let gained = new & !old;
+        if gained & (summary::INTERRUPT | summary::EVENT) != 0
+            || gained & summary::ACCEPTS_PIC != 0 && self.pic_output.load(SeqCst)
+        {
+            pass.kick(vcpu);
+        }
+        if lapic.take_deadline_change() {
+            let deadline = lapic.deadline(&*self.clock).unwrap_or(u64::MAX);
+            slot.deadline.store(deadline, SeqCst);
+            drop(lapic);
+            self.set_alarm(deadline, pass);
+        }
+        Some(result)
+    }
+
+    /// Works on the board, brings its wires up to date and publishes what has changed.
+    fn with_board<R>(
+        &self,
+        pass: &mut Pass,
+        work: impl FnOnce(&mut Board, u64, Bus<'_>) -> R,
+    ) -> R {
+        let mut board = lock(&self.board);
+        let now = self.clock.nanoseconds();
+        let mut bus = |message: &Message| self.deliver(message, pass);
+        let result = work(&mut board, now, &mut bus);
+        board.settle(now, &mut bus);
+        let late = board.late_vector().map_or(NO_VECTOR, u16::from);
+        self.late_vector.store(late, SeqCst);
+        let output = board.pics.output();
+        if output && !self.pic_output.swap(output, SeqCst) {
+            self.pic_output_rises(pass);
+        } else {
+            self.pic_output.store(output, SeqCst);
+        }
+        let deadline = board.deadline(now).unwrap_or(u64::MAX);
+        self.pit_deadline.store(deadline, SeqCst);
+        drop(board);
+        self.set_alarm(deadline, pass);
+        result
+    }
+
+    fn pic_output_rises(&self, pass: &mut Pass) {
+        for (vcpu, slot) in (0..).zip(&self.slots) {
+            let summary = slot.summary.load(SeqCst);
+            if summary & summary::ACCEPTS_PIC != 0 {
+                pass.kick(vcpu);
+            }
+            if summary & summary::USES_LINT0 != 0 {
+                self.with_lapic(vcpu, pass, |lapic, _| lapic.lint0_rise());
+            }
+        }
+    }
+
+    fn set_alarm(&self, deadline: u64, pass: &Pass) {
+        if !pass.serving
+            && let Some(alarm) = self.alarm.get()
+        {
+            alarm.set(deadline);
+        }
+    }
+
+    /// Kicks, with all locks dropped.
+    fn finish(&self, pass: Pass) {
+        let mut left = pass.kicks;
+        while left != 0 {
+            let vcpu = left.trailing_zeros();
+            left &= left - 1;
+            let kick = self.slot(vcpu).and_then(|slot| {
+                slot.kick
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            });
+            if let Some(kick) = kick {
+                kick.notify();
+            }
+        }
+    }
+
+    /// Takes a message to the local APICs that it is for. The board may be locked.
+    fn deliver(&self, message: &Message, pass: &mut Pass) -> Delivery {
+        if message.mode == DeliveryMode::LowestPriority {
+            return match self.lowest_priority(message) {
+                Some(vcpu) => self.deliver_to(vcpu, message, pass),
+                None => Delivery::Refused,
+            };
+        }
+        let mut best = Delivery::Refused;
+        for vcpu in self.candidates(message) {
+            best = best.max(self.deliver_to(vcpu, message, pass));
+        }
+        best
+    }
+
+    fn deliver_to(&self, vcpu: u32, message: &Message, pass: &mut Pass) -> Delivery {
+        let delivery = self.with_lapic(vcpu, pass, |lapic, _| {
+            if lapic.matches(&message.target, message.sender) {
+                lapic.deliver(message.mode, message.vector, message.level)
+            } else {
+                Delivery::Refused
+            }
+        });
+        let delivery = delivery.unwrap_or(Delivery::Refused);
+        let vector = matches!(
+            message.mode,
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority
+        );
+        // An event may come on top of one that the processor does not take yet.
+        if delivery == Delivery::Accepted && !vector {
+            pass.kick(vcpu);
+        }
+        delivery
+    }
+
+    /// Processors that a message may be for: one, where its target names it.
+    fn candidates(&self, message: &Message) -> std::ops::Range<u32> {
+        let one = match (message.target, message.sender) {
+            (
+                Target::Physical {
+                    id: 0xff,
+                    wide: false,
+                },
+                _,
+            ) => None,
+            (Target::Physical { id: u32::MAX, .. }, _) => None,
+            (Target::Physical { id, .. }, _) => Some(id),
+            (Target::Myself, sender) => sender,
+            _ => None,
+        };
+        match one {
+            Some(id) if id < self.vcpus() => id..id + 1,
+            Some(_) => 0..0,
+            None => 0..self.vcpus(),
+        }
+    }
+
+    /// The processor of the lowest priority among those that a message is for; equals take turns.
+    fn lowest_priority(&self, message: &Message) -> Option<u32> {
+        let candidates = self.candidates(message);
+        let count = candidates.end - candidates.start;
+        let first = self.rotation.fetch_add(1, SeqCst).checked_rem(count)?;
+        (0..count)
+            .map(|step| candidates.start + (first + step) % count)
+            .filter_map(|vcpu| {
+                let lapic = lock(&self.slot(vcpu)?.lapic);
+                let matches = lapic.matches(&message.target, message.sender);
+                Some((lapic.arbitration().filter(|_| matches)?, vcpu))
+            })
+            .min_by_key(|&(priority, _)| priority)
+            .map(|(_, vcpu)| vcpu)
+    }
+
+    fn apply(&self, effect: Effect, pass: &mut Pass) {
+        match effect {
+            Effect::None => {}
+            Effect::Send(message) => {
+                self.deliver(&message, pass);
+            }
+            Effect::EndOfInterrupt { vector, broadcast } => {
+                if broadcast || self.late_vector.load(SeqCst) == u16::from(vector) {
+                    self.with_board(pass, |board, _, bus| {
+                        if broadcast {
+                            board.ioapic.end_of_interrupt(vector, bus);
+                        }
+                    });
+                }
+            }
+            Effect::Enabled => {
+                self.with_board(pass, |board, _, bus| board.ioapic.retry(bus));
+            }
+        }
+    }
+
+    fn lapic_read(&self, vcpu: u32, offset: u32, size: u8) -> Option<u64> {
+        let byte = offset & 0xf;
+        // Only the first four bytes of each sixteen hold a register.
+        if byte >= 4 {
+            return Some(0);
+        }
+        let mut pass = Pass::default();
+        let value = self.with_lapic(vcpu, &mut pass, |lapic, clock| lapic.read(offset, clock))?;
+        self.finish(pass);
+        let mask = if size >= 8 {
+            u64::MAX
+        } else {
+            (1 << (u32::from(size) * 8)) - 1
+        };
+        Some(u64::from(value) >> (byte * 8) & mask)
+    }
+}
+
+impl Slot {
+    fn new(id: u32) -> Self {
+        let lapic = Lapic::new(id);
+        let slot = Self {
+            summary: AtomicU8::new(0),
+            page: AtomicU64::new(lapic.page().unwrap_or(NO_PAGE)),
+            deadline: AtomicU64::new(u64::MAX),
+            kick: RwLock::new(None),
+            lapic: Mutex::new(lapic),
+        };
+        slot.publish(&lock(&slot.lapic));
+        slot
+    }
+
+    /// Stores the summary; the new one and the one before.
+    fn publish(&self, lapic: &Lapic) -> (u8, u8) {
+        let bit = |condition: bool, bit: u8| if condition { bit } else { 0 };
+        let waiting = lapic.waits_for_startup();
+        let new = bit(!waiting && lapic.pending().is_some(), summary::INTERRUPT)
+            | bit(!waiting && lapic.accepts_pic(), summary::ACCEPTS_PIC)
+            | bit(lapic.has_event(), summary::EVENT)
+            | bit(waiting, summary::WAITING)
+            | bit(lapic.uses_lint0(), summary::USES_LINT0);
+        (new, self.summary.swap(new, SeqCst))
+    }
+}
+
+impl Timers for Platform {
+    fn serve(&self) -> u64 {
+        let mut pass = Pass {
+            serving: true,
+            ..Pass::default()
+        };
+        let now = self.clock.nanoseconds();
+        for (vcpu, slot) in (0..).zip(&self.slots) {
+            if slot.deadline.load(SeqCst) <= now {
+                self.with_lapic(vcpu, &mut pass, |lapic, clock| {
+                    lapic.advance(clock);
+                    lapic.request_deadline_change();
+                });
+            }
+        }
+        if self.pit_deadline.load(SeqCst) <= now {
+            self.with_board(&mut pass, |_, _, _| ());
+        }
+        self.finish(pass);
+        let deadlines = self.slots.iter().map(|slot| slot.deadline.load(SeqCst));
+        let next = deadlines.fold(self.pit_deadline.load(SeqCst), u64::min);
+        next.max(self.clock.nanoseconds().saturating_add(SHORTEST_SLEEP))
+    }
+}
+
+impl LocalDevices for Platform {
+    fn port_read(&self, _vcpu: u32, port: u16, size: u8) -> Option<u32> {
+        if !Board::has_port(port) {
+            return None;
+        }
+        let mut pass = Pass::default();
+        let value = self.with_board(&mut pass, |board, now, _| {
+            // The bus splits a wide access into bytes; nobody drives those beside the chips.
+            let byte = |index: u8| match port.checked_add(index.into()) {
+                Some(port) if Board::has_port(port) => board.port_read(port, now),
+                _ => 0xff,
+            };
+            let bytes = (0..size.min(4)).map(byte).enumerate();
+            bytes.fold(0, |value, (index, byte)| {
+                value | u32::from(byte) << (index * 8)
+            })
+        });
+        self.finish(pass);
+        Some(value)
+    }
+
+    fn port_write(&self, _vcpu: u32, port: u16, size: u8, value: u32) -> bool {
+        if !Board::has_port(port) {
+            return false;
+        }
+        let mut pass = Pass::default();
+        self.with_board(&mut pass, |board, now, _| {
+            for (index, byte) in (0..size.min(4)).zip(value.to_le_bytes()) {
+                if let Some(port) = port.checked_add(index.into())
+                    && Board::has_port(port)
+                {
+                    board.port_write(port, byte, now);
+                }
+            }
+        });
+        self.finish(pass);
+        true
+    }
+
+    fn mmio_read(&self, vcpu: u32, address: u64, size: u8) -> Option<u64> {
+        if self.slot(vcpu)?.page.load(SeqCst) == address & !0xfff {
+            return self.lapic_read(vcpu, (address & 0xfff) as u32, size);
+        }
+        let offset = address
+            .checked_sub(ioapic::BASE)
+            .filter(|&offset| offset < ioapic::SIZE)?;
+        Some(lock(&self.board).ioapic.read(offset, size))
+    }
+
+    fn mmio_write(&self, vcpu: u32, address: u64, size: u8, value: u64) -> bool {
+        let Some(slot) = self.slot(vcpu) else {
+            return false;
+        };
+        let mut pass = Pass::default();
+        if slot.page.load(SeqCst) == address & !0xfff {
+            // Registers are written whole (SDM vol. 3A, 11.4.1); the rest is ignored.
+            if size == 4 && address & 0xf == 0 {
+                let offset = (address & 0xfff) as u32;
+                let effect = self.with_lapic(vcpu, &mut pass, |lapic, clock| {
+                    lapic.write(offset, value as u32, clock)
+                });
+                self.apply(effect.unwrap_or(Effect::None), &mut pass);
+            }
+        } else if let Some(offset) = address
+            .checked_sub(ioapic::BASE)
+            .filter(|&offset| offset < ioapic::SIZE)
+        {
+            let value = if size >= 4 {
+                value
+            } else {
+                value & ((1 << (size * 8)) - 1)
+            };
+            self.with_board(&mut pass, |board, _, bus| {
+                board.ioapic.write(offset, value as u32, bus);
+            });
+        } else {
+            return false;
+        }
+        self.finish(pass);
+        true
+    }
+
+    fn interrupt_pending(&self, vcpu: u32) -> bool {
+        let Some(slot) = self.slot(vcpu) else {
+            return false;
+        };
+        let summary = slot.summary.load(SeqCst);
+        summary & summary::INTERRUPT != 0
+            || summary & summary::ACCEPTS_PIC != 0 && self.pic_output.load(SeqCst)
+    }
+
+    fn acknowledge_interrupt(&self, vcpu: u32) -> Option<u8> {
+        let summary = self.slot(vcpu)?.summary.load(SeqCst);
+        let mut pass = Pass::default();
+        let mut vector = None;
+        // The PIC goes first: its interrupts know no priority of the local APIC.
+        if summary & summary::ACCEPTS_PIC != 0 && self.pic_output.load(SeqCst) {
+            vector = self.with_board(&mut pass, |board, _, _| {
+                // Another processor may have been faster.
+                board.pics.output().then(|| board.pics.acknowledge())
+            });
+            if vector.is_some() {
+                self.with_lapic(vcpu, &mut pass, |lapic, _| lapic.acknowledge_pic());
+            }
+        }
+        if vector.is_none() && summary & summary::WAITING == 0 {
+            vector = self
+                .with_lapic(vcpu, &mut pass, |lapic, _| lapic.acknowledge())
+                .flatten();
+        }
+        if self.interrupt_pending(vcpu) {
+            pass.kick(vcpu);
+        }
+        self.finish(pass);
+        vector
+    }
+
+    fn take_event(&self, vcpu: u32) -> Option<VcpuEvent> {
+        if self.slot(vcpu)?.summary.load(SeqCst) & summary::EVENT == 0 {
+            return None;
+        }
+        let mut pass = Pass::default();
+        let event = self
+            .with_lapic(vcpu, &mut pass, |lapic, _| lapic.take_event())
+            .flatten();
+        self.finish(pass);
+        event
+    }
+
+    fn waits_for_startup(&self, vcpu: u32) -> bool {
+        self.slot(vcpu)
+            .is_some_and(|slot| slot.summary.load(SeqCst) & summary::WAITING != 0)
+    }
+
+    fn read_msr(&self, vcpu: u32, index: u32) -> Option<Result<u64, ()>> {
+        let mut pass = Pass::default();
+        let result = self.with_lapic(vcpu, &mut pass, |lapic, clock| match index {
+            IA32_APIC_BASE => Some(Ok(lapic.base())),
+            IA32_TSC_DEADLINE => Some(Ok(lapic.tsc_deadline(clock))),
+            X2APIC_FIRST..=X2APIC_LAST => Some(lapic.read_msr(index - X2APIC_FIRST, clock)),
+            _ => None,
+        });
+        self.finish(pass);
+        result.flatten()
+    }
+
+    fn write_msr(&self, vcpu: u32, index: u32, value: u64) -> Option<Result<(), ()>> {
+        let mut pass = Pass::default();
+        let result = self.with_lapic(vcpu, &mut pass, |lapic, clock| match index {
+            IA32_APIC_BASE => Some(lapic.set_base(value).map(|()| Effect::None)),
+            IA32_TSC_DEADLINE => {
+                lapic.set_tsc_deadline(value, clock);
+                Some(Ok(Effect::None))
+            }
+            X2APIC_FIRST..=X2APIC_LAST => Some(lapic.write_msr(index - X2APIC_FIRST, value, clock)),
+            _ => None,
+        });
+        let result = result
+            .flatten()?
+            .map(|effect| self.apply(effect, &mut pass));
+        self.finish(pass);
+        Some(result)
+    }
+
+    fn task_priority(&self, vcpu: u32) -> u64 {
+        self.slot(vcpu).map_or(0, |slot| lock(&slot.lapic).cr8())
+    }
+
+    fn set_task_priority(&self, vcpu: u32, cr8: u64) {
+        let mut pass = Pass::default();
+        self.with_lapic(vcpu, &mut pass, |lapic, _| lapic.set_cr8(cr8));
+        self.finish(pass);
+    }
+}
+
+/// Locks; a panic of another thread leaves a chip in some state that a guest could reach too.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
