@@ -1,0 +1,28 @@
+"""What devices and machine agree upon: address dispatch, lines, time, host ends, saved state.
+
+A device knows offsets, never addresses; it takes time from a :class:`Clock`, raises an
+:class:`IrqLine`, and does its I/O through a host end that is handed to it.
+"""
+
+from ringfence.bus.contracts import CharPort, Clock, Device, IrqLine, Stateful, Timer
+from ringfence.bus.lines import Line, SharedLine, unconnected
+from ringfence.bus.mmio import MmioBus
+from ringfence.bus.ports import PortBus
+from ringfence.bus.state import State, restore_fields, save_fields
+
+__all__ = [
+    "CharPort",
+    "Clock",
+    "Device",
+    "IrqLine",
+    "Line",
+    "MmioBus",
+    "PortBus",
+    "SharedLine",
+    "State",
+    "Stateful",
+    "Timer",
+    "restore_fields",
+    "save_fields",
+    "unconnected",
+]

@@ -1,0 +1,87 @@
+"""The contracts between devices and what is around them, as protocols."""
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+from ringfence.bus.state import State
+
+__all__ = ["CharPort", "Clock", "Device", "IrqLine", "Stateful", "Timer"]
+
+
+class IrqLine(Protocol):
+    """An interrupt wire. A device drives its level; what listens decides on edge or level."""
+
+    def set(self, level: bool) -> None:
+        """Drives the wire: true asserts the interrupt."""
+
+
+class Timer(Protocol):
+    """A call that waits for its time."""
+
+    def cancel(self) -> None:
+        """Makes sure that the call is not made any more; harmless when it was."""
+
+
+class Clock(Protocol):
+    """Time as the machine sees it."""
+
+    def now(self) -> int:
+        """Nanoseconds since the machine was made; never goes back."""
+
+    def wall(self) -> int:
+        """Nanoseconds since 1970-01-01 UTC, as a real-time clock's battery would have kept it."""
+
+    def call_at(self, deadline: int, callback: Callable[[], None]) -> Timer:
+        """Calls ``callback`` once, when ``now()`` reaches ``deadline``.
+
+        The call is made under the machine's lock, and soon if the deadline has passed.
+        """
+
+
+class CharPort(Protocol):
+    """The host end of a serial line. No method blocks."""
+
+    def write(self, data: bytes) -> None:
+        """Takes what the guest sent, in order; the port buffers or drops it."""
+
+    def read(self, limit: int) -> bytes:
+        """Up to ``limit`` bytes for the guest; empty when nothing waits.
+
+        What is not asked for stays with the port: that is the back-pressure.
+        """
+
+    def on_input(self, callback: Callable[[], None]) -> None:
+        """Sets what the port calls, from any thread, when input comes while none waited."""
+
+
+class Stateful(Protocol):
+    """Something whose state can be saved and restored, by name and with a version."""
+
+    def state(self) -> State:
+        """The state, in plain values: numbers, truth values, strings, bytes, lists of these."""
+
+    def restore(self, state: State) -> None:
+        """Takes a saved state.
+
+        Raises:
+            StateError: it is not one of this device.
+        """
+
+
+class Device(Stateful, Protocol):
+    """A guest-visible device behind a range of ports or memory addresses."""
+
+    #: Sizes in bytes of the accesses it takes; the bus splits wider ones and answers others as
+    #: if nothing were there.
+    WIDTHS: ClassVar[frozenset[int]]
+    #: How many ports or bytes it spans.
+    LENGTH: ClassVar[int]
+
+    def reset(self) -> None:
+        """The state after power-on or the reset line."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Answers a read of ``size`` bytes at ``offset`` from the device's base."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Takes a write of ``size`` bytes at ``offset`` from the device's base."""

@@ -1,0 +1,121 @@
+"""Dispatch of I/O ports (SDM vol. 1, chapter 19).
+
+The port space has 64 Ki addresses, so a dictionary from each claimed port to its handler answers
+in constant time. Several bytes at once fall to one device where it takes that width, and are
+otherwise split into bytes, lowest port first, as the bus of a PC does.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ringfence.bus.contracts import Device
+from ringfence.errors import ConfigError, OverlapError
+
+__all__ = ["PORTS", "PortBus"]
+
+#: Number of I/O ports.
+PORTS = 0x10000
+
+_Read = Callable[[int, int], int]
+_Write = Callable[[int, int, int], None]
+
+
+class _Claim(NamedTuple):
+    """Who answers at one port."""
+
+    read: _Read
+    write: _Write
+    offset: int
+    widths: frozenset[int]
+    room: int
+    name: str
+
+
+class PortBus:
+    """All ports of a machine."""
+
+    __slots__ = ("_claims", "_read1", "_write1")
+
+    def __init__(self) -> None:
+        self._claims: dict[int, _Claim] = {}
+        # One-byte accesses, nearly all there are, skip the tests of width.
+        self._read1: dict[int, tuple[_Read, int]] = {}
+        self._write1: dict[int, tuple[_Write, int]] = {}
+
+    def add(
+        self,
+        base: int,
+        device: Device,
+        *,
+        name: str,
+        offset: int = 0,
+        length: int | None = None,
+        widths: Iterable[int] | None = None,
+    ) -> None:
+        """Puts ``length`` ports of ``device``, from its ``offset`` on, at ``base``.
+
+        Raises:
+            ConfigError: the range leaves the port space.
+            OverlapError: another device claims one of the ports.
+        """
+        count = device.LENGTH - offset if length is None else length
+        if base < 0 or count <= 0 or base + count > PORTS:
+            raise ConfigError(f"{name}: ports {base:#x} to {base + count - 1:#x} do not exist")
+        for port in range(base, base + count):
+            taken = self._claims.get(port)
+            if taken is not None:
+                raise OverlapError(f"{name} and {taken.name} both claim port {port:#x}")
+        accepted = frozenset(device.WIDTHS if widths is None else widths)
+        for index in range(count):
+            port, at = base + index, offset + index
+            self._claims[port] = _Claim(
+                device.read, device.write, at, accepted, count - index, name
+            )
+            if 1 in accepted:
+                self._read1[port] = (device.read, at)
+                self._write1[port] = (device.write, at)
+
+    def read(self, port: int, size: int) -> int:
+        """The answer to ``IN``; all ones where nothing is."""
+        if size == 1:
+            handler = self._read1.get(port)
+            if handler is None:
+                return 0xFF
+            return handler[0](handler[1], 1) & 0xFF
+        claim = self._claims.get(port)
+        if claim is not None and size in claim.widths and size <= claim.room:
+            return claim.read(claim.offset, size) & ((1 << 8 * size) - 1)
+        value = 0
+        for index in range(size):
+            value |= self.read((port + index) % PORTS, 1) << 8 * index
+        return value
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """Takes ``OUT``; ignored where nothing is."""
+        if size == 1:
+            handler = self._write1.get(port)
+            if handler is not None:
+                handler[0](handler[1], 1, value & 0xFF)
+            return
+        claim = self._claims.get(port)
+        if claim is not None and size in claim.widths and size <= claim.room:
+            claim.write(claim.offset, size, value & ((1 << 8 * size) - 1))
+            return
+        for index in range(size):
+            self.write((port + index) % PORTS, 1, value >> 8 * index)
+
+    def owner(self, port: int) -> str | None:
+        """Name of the device that claims ``port``."""
+        claim = self._claims.get(port)
+        return None if claim is None else claim.name
+
+    def ranges(self) -> list[tuple[int, int, str]]:
+        """All claims as ``(first port, last port, name)``, in order."""
+        found: list[tuple[int, int, str]] = []
+        for port in sorted(self._claims):
+            name = self._claims[port].name
+            if found and found[-1][1] == port - 1 and found[-1][2] == name:
+                found[-1] = (found[-1][0], port, name)
+            else:
+                found.append((port, port, name))
+        return found
