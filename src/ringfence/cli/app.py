@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from ringfence.cli.lazy import LazyGroup
-from ringfence.errors import RingfenceError
+from ringfence.errors import GuestError, GuestShutdown, RingfenceError
 
 _PLACES = {
     "run": "ringfence.cli.commands.run:run",
@@ -18,6 +18,7 @@ _PLACES = {
     "completion": "ringfence.cli.commands.completion:completion",
 }
 
+_CONSOLE_LINES = 20  # of the guest's last words, shown with its failure
 _SIGNALLED = 128  # plus the signal's number, as shells report it
 
 
@@ -97,9 +98,19 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _report(error: RingfenceError) -> int:
+    if isinstance(error, GuestError) and error.console:
+        for line in error.console.rstrip().splitlines()[-_CONSOLE_LINES:]:
+            click.secho(f"  | {printable(line)}", err=True, dim=True)
     prefix = click.style("error:", fg="red", bold=True)
-    click.echo(f"{prefix} {error}", err=True)
+    click.echo(f"{prefix} {printable(str(error))}", err=True)
+    if isinstance(error, GuestShutdown):
+        click.echo(error.report(), err=True)
     return error.exit_status
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters: the guest may have written it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @contextmanager

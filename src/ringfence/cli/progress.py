@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TextIO
 
-from ringfence.units import format_size
-
 _WIDTH = 30
 _INTERVAL = 0.1  # seconds between redraws
 
@@ -49,10 +47,20 @@ class ProgressBar:
 def line(label: str, done: int, total: int | None) -> str:
     """One state as text."""
     if not total:
-        return f"{label}  {format_size(done)}"
+        return f"{label}  {human_size(done)}"
     filled = min(_WIDTH, _WIDTH * done // total)
     bar = "━" * filled + "─" * (_WIDTH - filled)
-    return f"{label}  {bar}  {format_size(done)} of {format_size(total)}"
+    return f"{label}  {bar}  {human_size(done)} of {human_size(total)}"
+
+
+def human_size(size: int) -> str:
+    """``size`` bytes to three digits or so, for people: ``21.3 MiB``."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}" if value < 100 and unit != "B" else f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
 
 
 @contextmanager
