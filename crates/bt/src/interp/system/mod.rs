@@ -2,15 +2,37 @@
 //! model-specific registers, I/O ports and extended state.
 //!
 //! Every handler sees RIP on its own instruction, leaves it on the next one when it succeeds and
-//! changes no register when it fails. Memory is reached through [`Env`] alone, so a handler may be
-//! restarted from its start after an exit to a device.
+//! changes no register when it fails; repeated port instructions keep their completed elements,
+//! and a task switch that fails late is in the new task. Memory is reached through [`Env`] alone,
+//! so a handler may be restarted from its start after an exit to a device.
 
+mod control;
 pub mod cpuid;
+mod descriptor;
+mod far;
+mod fast_call;
+mod interrupt;
+mod iret;
+mod msr;
+mod operand;
+mod port;
+mod processor;
+mod segment;
+mod stack;
+mod tables;
+mod task;
+#[cfg(test)]
+mod tests;
+mod xsave;
 
 use ringfence_engine::Exit;
 
-use crate::cpu::Cpu;
-use crate::env::{Env, Exception, Trap};
+use crate::cpu::{CS, Cpu};
+use crate::env::{Env, Trap};
+
+pub use control::{set_cr0, set_cr3, set_cr4, set_efer};
+pub use interrupt::{deliver_exception, deliver_interrupt, deliver_nmi};
+pub use segment::{load_segment, set_real_mode_segment};
 
 /// How the delivery of an event ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,84 +51,25 @@ pub fn execute<E: Env>(
     env: &mut E,
     instruction: &iced_x86::Instruction,
 ) -> Option<Result<(), Trap>> {
-    let _ = (cpu, env, instruction);
-    None
-}
-
-/// Delivers `exception`; a fault on the way becomes what SDM vol. 3A, table 6-5 makes of it.
-pub fn deliver_exception<E: Env>(cpu: &mut Cpu, env: &mut E, exception: Exception) -> Delivery {
-    let _ = (cpu, env, exception);
-    Delivery::Shutdown
-}
-
-/// Delivers the external interrupt `vector`, which was acknowledged.
-pub fn deliver_interrupt<E: Env>(cpu: &mut Cpu, env: &mut E, vector: u8) -> Delivery {
-    let _ = (cpu, env, vector);
-    Delivery::Shutdown
-}
-
-/// Delivers a non-maskable interrupt and blocks further ones until IRET.
-pub fn deliver_nmi<E: Env>(cpu: &mut Cpu, env: &mut E) -> Delivery {
-    let _ = (cpu, env);
-    Delivery::Shutdown
+    processor::execute(cpu, env, instruction)
+        .or_else(|| segment::execute(cpu, env, instruction))
+        .or_else(|| fast_call::execute(cpu, env, instruction))
+        .or_else(|| iret::execute(cpu, env, instruction))
+        .or_else(|| control::execute(cpu, env, instruction))
+        .or_else(|| port::execute(cpu, env, instruction))
+        .or_else(|| xsave::execute(cpu, env, instruction))
+        .or_else(|| far::execute(cpu, env, instruction))
+        .or_else(|| tables::execute(cpu, env, instruction))
 }
 
 /// Start-up IPI: real mode at `vector << 12`. INIT was done before.
 pub fn startup(cpu: &mut Cpu, vector: u8) {
-    let _ = (cpu, vector);
+    set_real_mode_segment(cpu, CS, u16::from(vector) << 8);
+    cpu.rip = 0;
+    cpu.halted = false;
 }
 
-/// Loads CR0.
-///
-/// # Errors
-/// #GP(0) for a value that the architecture forbids.
-pub fn set_cr0<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Trap> {
-    let _ = (cpu, env, value);
-    Ok(())
-}
-
-/// Loads CR3.
-///
-/// # Errors
-/// #GP(0) for a value that the architecture forbids.
-pub fn set_cr3<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Trap> {
-    let _ = (cpu, env, value);
-    Ok(())
-}
-
-/// Loads CR4.
-///
-/// # Errors
-/// #GP(0) for a value that the architecture forbids.
-pub fn set_cr4<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Trap> {
-    let _ = (cpu, env, value);
-    Ok(())
-}
-
-/// Writes IA32_EFER.
-///
-/// # Errors
-/// #GP(0) for a value that the architecture forbids.
-pub fn set_efer<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Trap> {
-    let _ = (cpu, env, value);
-    Ok(())
-}
-
-/// Loads ES, SS, DS, FS or GS (its index in [`Cpu::seg`]) with all checks of the current mode.
-///
-/// # Errors
-/// What `MOV Sreg` raises.
-pub fn load_segment<E: Env>(
-    cpu: &mut Cpu,
-    env: &mut E,
-    index: usize,
-    selector: u16,
-) -> Result<(), Trap> {
-    let _ = (cpu, env, index, selector);
-    Ok(())
-}
-
-/// Loads a segment register as real mode and virtual-8086 mode do.
-pub fn set_real_mode_segment(cpu: &mut Cpu, index: usize, selector: u16) {
-    let _ = (cpu, index, selector);
+/// #GP(0) above privilege level 0.
+fn supervisor_only(cpu: &Cpu) -> Result<(), Trap> {
+    if cpu.cpl == 0 { Ok(()) } else { Err(Trap::GP0) }
 }

@@ -1,0 +1,185 @@
+//! IN, OUT, INS and OUTS (SDM vol. 1, chapter 19).
+
+use iced_x86::{Code, Instruction, OpKind, Register};
+use ringfence_x86::flags;
+
+use super::super::address::linear_address;
+use super::super::next_rip;
+use super::operand::{self, mask};
+use crate::cpu::{Cpu, ES, RCX, RDI, RDX, RSI};
+use crate::env::{Env, Privilege, Trap};
+
+/// IN, OUT, INS and OUTS.
+pub(super) fn execute<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    instruction: &Instruction,
+) -> Option<Result<(), Trap>> {
+    use Code::*;
+    let dx = cpu.gpr[RDX] as u16;
+    let immediate = || u16::from(instruction.immediate8());
+    Some(match instruction.code() {
+        In_AL_imm8 => input(cpu, env, instruction, immediate(), Register::AL),
+        In_AX_imm8 => input(cpu, env, instruction, immediate(), Register::AX),
+        In_EAX_imm8 => input(cpu, env, instruction, immediate(), Register::EAX),
+        In_AL_DX => input(cpu, env, instruction, dx, Register::AL),
+        In_AX_DX => input(cpu, env, instruction, dx, Register::AX),
+        In_EAX_DX => input(cpu, env, instruction, dx, Register::EAX),
+        Out_imm8_AL => output(cpu, env, instruction, immediate(), Register::AL),
+        Out_imm8_AX => output(cpu, env, instruction, immediate(), Register::AX),
+        Out_imm8_EAX => output(cpu, env, instruction, immediate(), Register::EAX),
+        Out_DX_AL => output(cpu, env, instruction, dx, Register::AL),
+        Out_DX_AX => output(cpu, env, instruction, dx, Register::AX),
+        Out_DX_EAX => output(cpu, env, instruction, dx, Register::EAX),
+        Insb_m8_DX => string(cpu, env, instruction, 1, true),
+        Insw_m16_DX => string(cpu, env, instruction, 2, true),
+        Insd_m32_DX => string(cpu, env, instruction, 4, true),
+        Outsb_DX_m8 => string(cpu, env, instruction, 1, false),
+        Outsw_DX_m16 => string(cpu, env, instruction, 2, false),
+        Outsd_DX_m32 => string(cpu, env, instruction, 4, false),
+        _ => return None,
+    })
+}
+
+/// Whether the current level may access `size` ports from `port` (SDM vol. 1, 19.5).
+fn check_port<E: Env>(cpu: &mut Cpu, env: &mut E, port: u16, size: u8) -> Result<(), Trap> {
+    let iopl = (cpu.rflags & flags::IOPL) >> 12;
+    if cpu.real_mode() || !cpu.virtual8086() && u64::from(cpu.cpl) <= iopl {
+        return Ok(());
+    }
+    let tr = cpu.tr;
+    if tr.attributes.unusable() || tr.attributes.kind() & 8 == 0 || tr.limit < 0x67 {
+        return Err(Trap::GP0);
+    }
+    let wrap = if cpu.long_mode() {
+        u64::MAX
+    } else {
+        0xffff_ffff
+    };
+    let at = |offset: u64| tr.base.wrapping_add(offset) & wrap;
+    let map = operand::load(cpu, env, at(0x66), 2, Privilege::System)?;
+    let first = map + u64::from(port / 8);
+    // Two bytes are always read, so that any access of up to 4 ports is covered.
+    if first + 1 > u64::from(tr.limit) {
+        return Err(Trap::GP0);
+    }
+    let bits = operand::load(cpu, env, at(first), 2, Privilege::System)?;
+    let wanted = (1 << size) - 1;
+    if bits >> (port % 8) & wanted != 0 {
+        Err(Trap::GP0)
+    } else {
+        Ok(())
+    }
+}
+
+fn input<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    instruction: &Instruction,
+    port: u16,
+    destination: Register,
+) -> Result<(), Trap> {
+    let size = destination.size() as u8;
+    check_port(cpu, env, port, size)?;
+    let value = env.port_in(cpu, port, size)?;
+    operand::set_register(cpu, destination, u64::from(value));
+    cpu.rip = next_rip(cpu, instruction);
+    Ok(())
+}
+
+fn output<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    instruction: &Instruction,
+    port: u16,
+    source: Register,
+) -> Result<(), Trap> {
+    let size = source.size() as u8;
+    check_port(cpu, env, port, size)?;
+    let value = operand::register(cpu, source) as u32;
+    env.port_out(cpu, port, size, value)?;
+    cpu.rip = next_rip(cpu, instruction);
+    Ok(())
+}
+
+/// Bytes of the index and count registers of a string instruction.
+fn address_size(instruction: &Instruction, input: bool) -> usize {
+    let operand = if input { 0 } else { 1 };
+    match instruction.op_kind(operand) {
+        OpKind::MemorySegSI | OpKind::MemoryESDI => 2,
+        OpKind::MemorySegESI | OpKind::MemoryESEDI => 4,
+        _ => 8,
+    }
+}
+
+fn set_part(cpu: &mut Cpu, index: usize, size: usize, value: u64) {
+    cpu.gpr[index] = match size {
+        2 => cpu.gpr[index] & !0xffff | value & 0xffff,
+        _ => value & mask(size),
+    };
+}
+
+fn string<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    instruction: &Instruction,
+    size: u8,
+    input: bool,
+) -> Result<(), Trap> {
+    let width = address_size(instruction, input);
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    let next = next_rip(cpu, instruction);
+    let segment = if input {
+        ES
+    } else {
+        operand::segment_index(instruction.memory_segment())
+    };
+    let index = if input { RDI } else { RSI };
+    let step = if cpu.rflags & flags::DF != 0 {
+        u64::from(size).wrapping_neg()
+    } else {
+        size.into()
+    };
+    let port = cpu.gpr[RDX] as u16;
+    let mut checked = false;
+    loop {
+        let count = cpu.gpr[RCX] & mask(width);
+        if repeated && count == 0 {
+            break;
+        }
+        if !checked {
+            check_port(cpu, env, port, size)?;
+            checked = true;
+        }
+        let offset = cpu.gpr[index] & mask(width);
+        let linear = linear_address(cpu, segment, offset, usize::from(size) as _, input)?;
+        let bytes = usize::from(size);
+        if input {
+            // The store must not fail once the port was read.
+            env.check_store(cpu, linear, bytes, Privilege::Current)?;
+            let value = env.port_in(cpu, port, size)?;
+            operand::store(
+                cpu,
+                env,
+                linear,
+                bytes,
+                u64::from(value),
+                Privilege::Current,
+            )?;
+        } else {
+            let value = operand::load(cpu, env, linear, bytes, Privilege::Current)?;
+            env.port_out(cpu, port, size, value as u32)?;
+        }
+        set_part(cpu, index, width, offset.wrapping_add(step));
+        if !repeated {
+            break;
+        }
+        set_part(cpu, RCX, width, count - 1);
+        env.commit_element();
+        if count > 1 && env.should_yield() {
+            return Ok(());
+        }
+    }
+    cpu.rip = next;
+    Ok(())
+}
