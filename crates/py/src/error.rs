@@ -1,0 +1,106 @@
+//! `CoreError`, and the one place where failures get their stable codes.
+
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::{create_exception, intern};
+use ringfence_engine::EngineError;
+use ringfence_memory::MemoryError;
+
+create_exception!(
+    ringfence._core,
+    CoreError,
+    PyException,
+    "An engine can't go on, or refuses what it is asked; ``code`` is stable."
+);
+
+/// Anything that becomes a `CoreError`.
+#[derive(Debug)]
+pub enum Failure {
+    /// Of an engine.
+    Engine(EngineError),
+    /// Of guest memory.
+    Memory(MemoryError),
+    /// The host can't start a thread.
+    Thread(std::io::Error),
+    /// No engine has that name.
+    UnknownEngine(String),
+    /// An argument has a value that is not allowed.
+    BadArgument(String),
+    /// The processor is running, in another thread.
+    Busy,
+    /// The processor's engine panicked before; its state is lost.
+    Broken,
+    /// A Rust panic, with its message.
+    Panic(String),
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl Failure {
+    /// The stable code.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Engine(EngineError::Unsupported { .. }) => "unsupported",
+            Self::Engine(EngineError::BadState(_)) => "bad_state",
+            Self::Engine(EngineError::Host { .. }) | Self::Thread(_) => "host",
+            Self::Engine(EngineError::Internal(_)) => "internal",
+            Self::Memory(MemoryError::Unaligned { .. }) => "unaligned",
+            Self::Memory(MemoryError::Overlap { .. }) => "overlap",
+            Self::Memory(MemoryError::Unmapped { .. }) => "unmapped",
+            Self::Memory(MemoryError::Host { .. }) => "out_of_memory",
+            Self::UnknownEngine(_) => "unknown_engine",
+            Self::BadArgument(_) => "bad_argument",
+            Self::Busy => "busy",
+            Self::Broken => "broken",
+            Self::Panic(_) => "panic",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Engine(EngineError::Host { what, source }) => {
+                format!("the host refused {what}: {source}")
+            }
+            Self::Engine(error) => error.to_string(),
+            Self::Memory(MemoryError::Host { size, source }) => {
+                format!("the host can't map {size:#x} bytes for the guest: {source}")
+            }
+            Self::Memory(error) => error.to_string(),
+            Self::Thread(error) => format!("the host can't start a thread: {error}"),
+            Self::UnknownEngine(name) => format!("there is no engine {name:?}"),
+            Self::BadArgument(what) => what.clone(),
+            Self::Busy => "the virtual processor is running in another thread".into(),
+            Self::Broken => "the virtual processor is unusable after an internal error".into(),
+            Self::Panic(message) => format!("internal error (panic): {message}"),
+        }
+    }
+}
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        Python::attach(|py| {
+            let error = CoreError::new_err(failure.message());
+            match error.value(py).setattr(intern!(py, "code"), failure.code()) {
+                Ok(()) => error,
+                Err(other) => other,
+            }
+        })
+    }
+}
+
+/// Adds the exception to the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let class = module.py().get_type::<CoreError>();
+    class.setattr("code", "internal")?;
+    module.add("CoreError", class)
+}

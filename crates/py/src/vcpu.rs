@@ -1,0 +1,153 @@
+//! `Vcpu`: one virtual processor.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use ringfence_bt::BtVcpu;
+use ringfence_engine::{Kick, Vcpu as _};
+
+use crate::error::Failure;
+use crate::funnel::detached;
+use crate::{exit, registers};
+
+/// One virtual processor. ``run`` belongs to one thread at a time; the rest of the methods
+/// need it stopped, but for ``interrupt``.
+#[pyclass(frozen, module = "ringfence._core")]
+pub struct Vcpu {
+    index: u32,
+    engine: Mutex<BtVcpu>,
+    kick: Arc<dyn Kick>,
+}
+
+impl fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vcpu")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Vcpu {
+    /// Processor number `index` on its engine.
+    pub fn new(index: u32, engine: BtVcpu) -> Self {
+        let kick = engine.kicker();
+        Self {
+            index,
+            engine: Mutex::new(engine),
+            kick,
+        }
+    }
+
+    /// The handle by which other threads reach the processor while it runs.
+    pub fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::clone(&self.kick)
+    }
+
+    /// The engine, if it is not running. After a panic its state can still be looked at.
+    fn stopped(&self) -> Result<MutexGuard<'_, BtVcpu>, Failure> {
+        match self.engine.try_lock() {
+            Ok(engine) => Ok(engine),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Failure::Busy),
+        }
+    }
+}
+
+#[pymethods]
+impl Vcpu {
+    /// Number of the processor.
+    #[getter]
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Runs the guest until something leaves the engine, with the interpreter released.
+    ///
+    /// ``completion`` answers the :class:`PortIn` or :class:`MmioRead` returned last.
+    #[pyo3(signature = (completion = 0))]
+    fn run(&self, py: Python<'_>, completion: u64) -> PyResult<Py<PyAny>> {
+        let exit = detached(py, || match self.engine.try_lock() {
+            Ok(mut engine) => Ok(engine.run(completion)?),
+            Err(TryLockError::Poisoned(_)) => Err(Failure::Broken),
+            Err(TryLockError::WouldBlock) => Err(Failure::Busy),
+        })?;
+        exit::to_python(py, &exit)
+    }
+
+    /// Makes ``run`` return :class:`Interrupted` soon, or at once if it is not running.
+    fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || {
+            self.kick.interrupt();
+            Ok(())
+        })
+    }
+
+    /// ``rax`` to ``r15``, ``rip``, ``rflags``.
+    fn registers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let values = detached(py, || Ok(self.stopped()?.registers()))?;
+        registers::general_to_dict(py, &values)
+    }
+
+    /// Sets those that are named.
+    fn set_registers(&self, py: Python<'_>, values: &Bound<'_, PyDict>) -> PyResult<()> {
+        let mut registers = detached(py, || Ok(self.stopped()?.registers()))?;
+        registers::update_general(&mut registers, values)?;
+        detached(py, || {
+            self.stopped()?.set_registers(&registers);
+            Ok(())
+        })
+    }
+
+    /// ``es cs ss ds fs gs ldtr tr`` (dicts of ``base limit attributes selector``), ``gdtr``,
+    /// ``idtr`` (dicts of ``base limit``), ``cr0 cr2 cr3 cr4 cr8 efer apic_base``.
+    fn system_registers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let values = detached(py, || Ok(self.stopped()?.system_registers()))?;
+        registers::system_to_dict(py, &values)
+    }
+
+    /// Sets those that are named. Attributes are descriptor bits 8 to 23 as in the VMX
+    /// access-rights format (0x9b code16, 0xc09b code32, 0xa09b code64, 0xc093 data32,
+    /// 0x8b busy TSS, 0x10000 unusable).
+    fn set_system_registers(&self, py: Python<'_>, values: &Bound<'_, PyDict>) -> PyResult<()> {
+        let mut registers = detached(py, || Ok(self.stopped()?.system_registers()))?;
+        registers::update_system(&mut registers, values)?;
+        detached(py, || {
+            self.stopped()?.set_system_registers(&registers);
+            Ok(())
+        })
+    }
+
+    /// Standard-format XSAVE image.
+    fn xsave<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let image = detached(py, || Ok(self.stopped()?.xsave()))?;
+        Ok(PyBytes::new(py, &image))
+    }
+
+    /// Sets x87, SSE and AVX state from a standard-format XSAVE image.
+    fn set_xsave(&self, py: Python<'_>, image: &Bound<'_, PyAny>) -> PyResult<()> {
+        let image = PyBuffer::<u8>::get(image)?.to_vec(py)?;
+        detached(py, || Ok(self.stopped()?.set_xsave(&image)?))
+    }
+
+    /// Counters of the engine.
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = detached(py, || Ok(self.stopped()?.statistics()))?;
+        let dict = PyDict::new(py);
+        for (name, value) in counters {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    /// Disassembly of the code around the last instruction, newest last: for error messages.
+    fn recent_code(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        detached(py, || Ok(self.stopped()?.recent_code()))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Vcpu index={}>", self.index)
+    }
+}
