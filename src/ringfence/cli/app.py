@@ -30,7 +30,7 @@ class Terminated(BaseException):
         self.number = number
 
 
-def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
 
@@ -98,7 +98,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _report(error: RingfenceError) -> int:
-    if isinstance(error, GuestError) and error.console:
+    if isinstance(error, GuestError) and error.console not in str(error):
         for line in error.console.rstrip().splitlines()[-_CONSOLE_LINES:]:
             click.secho(f"  | {printable(line)}", err=True, dim=True)
     prefix = click.style("error:", fg="red", bold=True)
@@ -110,14 +110,16 @@ def _report(error: RingfenceError) -> int:
 
 def printable(text: str) -> str:
     """``text`` without control characters: the guest may have written it."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
     """Turns SIGTERM and SIGHUP into an exception, so that all that is open gets closed."""
 
-    def terminate(number: int, frame: FrameType | None) -> None:
+    def terminate(number: int, _frame: FrameType | None) -> None:
         # The first one counts: a second must not interrupt the cleaning up.
         for each in handled:
             signal.signal(each, signal.SIG_IGN)

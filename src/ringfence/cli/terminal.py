@@ -10,6 +10,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any
 
 # What a guest's program may have left on: colours, mouse and focus reports, bracketed paste, a
@@ -45,6 +46,7 @@ class Terminal:
         self.output_fd = output_fd
         self._alternate = False
         self._column_zero = True
+        self._lock = Lock()  # the guest's output and our notices come from two threads
 
     def size(self) -> tuple[int, int] | None:
         """Rows and columns, or None where nobody knows."""
@@ -57,19 +59,15 @@ class Terminal:
 
     def write(self, data: bytes) -> None:
         """Writes all of ``data`` to the screen and notes what has to be undone at the end."""
-        if not data:
-            return
-        entered = data.rfind(_ENTER_ALTERNATE)
-        left = data.rfind(_LEAVE_ALTERNATE)
-        if entered != left:
-            self._alternate = entered > left
-        self._column_zero = data.endswith((b"\n", b"\r"))
-        write_all(self.output_fd, data)
+        if data:
+            with self._lock:
+                self._write(data)
 
     def notice(self, text: str) -> None:
         """Writes a line of our own amid the guest's output; works in raw mode."""
-        start = b"" if self._column_zero else b"\r\n"
-        self.write(start + text.replace("\n", "\r\n").encode() + b"\r\n")
+        with self._lock:
+            start = b"" if self._column_zero else b"\r\n"
+            self._write(start + text.replace("\n", "\r\n").encode() + b"\r\n")
 
     @contextmanager
     def raw(self) -> Iterator[None]:
@@ -88,6 +86,14 @@ class Terminal:
             with suppress(termios.error):
                 termios.tcsetattr(self.input_fd, termios.TCSAFLUSH, saved)
             guard.dismiss()
+
+    def _write(self, data: bytes) -> None:
+        entered = data.rfind(_ENTER_ALTERNATE)
+        left = data.rfind(_LEAVE_ALTERNATE)
+        if entered != left:
+            self._alternate = entered > left
+        self._column_zero = data.endswith((b"\n", b"\r"))
+        write_all(self.output_fd, data)
 
     def _undo(self) -> None:
         if os.isatty(self.output_fd) and os.environ.get("TERM") != "dumb":

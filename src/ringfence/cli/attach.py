@@ -1,0 +1,215 @@
+"""The user's terminal, or a pipe, on one side; the console of a machine on the other."""
+
+import os
+import selectors
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from types import FrameType
+from typing import Protocol
+
+from ringfence.cli.escape import HELP, Action, EscapeKey
+from ringfence.cli.terminal import Terminal, write_all
+
+_CHUNK = 64 << 10
+# Bytes that may wait for the guest before we stop reading more, and how often we look again.
+_BACKLOG = 64 << 10
+_RETRY = 0.02  # seconds
+_END_OF_INPUT = b"\x04"  # Ctrl-D
+
+
+class Console(Protocol):
+    """What is needed of a console."""
+
+    @property
+    def pending_input(self) -> int:
+        """Bytes that the guest did not take yet."""
+
+    def send(self, data: bytes) -> None:
+        """Types ``data``."""
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """Waits for output; empty at the end."""
+
+
+class Machine(Protocol):
+    """What is needed of a machine."""
+
+    @property
+    def console(self) -> Console:
+        """Its console."""
+
+    def pause(self) -> None:
+        """Stops the processors."""
+
+    def resume(self) -> None:
+        """Lets them go on."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tells the guest the size of its window."""
+
+    def stop(self) -> None:
+        """Ends the machine, which closes its console."""
+
+
+def attach_terminal(machine: Machine, terminal: Terminal) -> bool:
+    """Connects ``terminal``, which must be raw, until the machine ends.
+
+    Returns:
+        False if the user asked to leave, or hung up, and the machine was stopped for it.
+    """
+    key = EscapeKey()
+    paused = False
+
+    def typed(data: bytes) -> bool:
+        nonlocal paused
+        if not data:
+            return False
+        for part in key.feed(data):
+            if isinstance(part, bytes):
+                machine.console.send(part)
+            elif part is Action.QUIT:
+                return False
+            elif part is Action.HELP:
+                terminal.notice(HELP)
+            elif paused:
+                machine.resume()
+                paused = False
+                terminal.notice("[goes on]")
+            else:
+                machine.pause()
+                paused = True
+                terminal.notice("[paused; Ctrl-A p to go on]")
+        return True
+
+    def resized() -> None:
+        if size := terminal.size():
+            machine.resize(*size)
+
+    with _window_changes() as changes, _pump(machine, terminal.write) as pump:
+        resized()
+        return _serve(machine.console, pump, terminal.input_fd, typed, (changes, resized))
+
+
+def attach_pipe(machine: Machine, input_fd: int, output_fd: int) -> None:
+    """Types what ``input_fd`` gives at the console, then Ctrl-D; ends when the machine does."""
+    last = b"\n"
+
+    def typed(data: bytes) -> bool:
+        nonlocal last
+        if data:
+            last = data[-1:]
+            machine.console.send(data)
+        else:
+            # A shell takes Ctrl-D for the end only at the beginning of a line.
+            machine.console.send((b"" if last == b"\n" else b"\n") + _END_OF_INPUT)
+        return True
+
+    with _pump(machine, lambda data: write_all(output_fd, data)) as pump:
+        _serve(machine.console, pump, input_fd, typed)
+
+
+class _Pump(Thread):
+    """Writes a console's output until its end, in a thread.
+
+    ``done_fd`` becomes readable (its end) when that has happened.
+    """
+
+    def __init__(self, console: Console, write: Callable[[bytes], None]) -> None:
+        super().__init__(name="console output", daemon=True)
+        self._console = console
+        self._write = write
+        self.error: BaseException | None = None
+        self.done_fd, self._running_fd = os.pipe()
+
+    def run(self) -> None:
+        """Until the console closes, or the other side does."""
+        try:
+            while data := self._console.receive():
+                self._write(data)
+        except OSError as error:
+            self.error = error
+        finally:
+            os.close(self._running_fd)
+
+
+@contextmanager
+def _pump(machine: Machine, write: Callable[[bytes], None]) -> Iterator[_Pump]:
+    """Output for as long as the block runs; at its end the machine ends and output is complete."""
+    pump = _Pump(machine.console, write)
+    pump.start()
+    try:
+        yield pump
+    finally:
+        machine.stop()
+        pump.join()
+        os.close(pump.done_fd)
+    if pump.error is not None:
+        raise pump.error
+
+
+def _serve(
+    console: Console,
+    pump: _Pump,
+    input_fd: int,
+    typed: Callable[[bytes], bool],
+    changes: tuple[int, Callable[[], None]] | None = None,
+) -> bool:
+    """Passes input on until the pump is done (True) or ``typed`` says to leave (False).
+
+    ``changes`` is a file descriptor to watch as well, and what to call when it is readable.
+    """
+    # Not epoll(7), which refuses regular files and /dev/null.
+    with selectors.PollSelector() as selector:
+        selector.register(pump.done_fd, selectors.EVENT_READ)
+        selector.register(input_fd, selectors.EVENT_READ)
+        if changes:
+            selector.register(changes[0], selectors.EVENT_READ)
+        full = ended = False
+        while True:
+            if not ended and full != (console.pending_input > _BACKLOG):
+                full = not full
+                if full:
+                    selector.unregister(input_fd)
+                else:
+                    selector.register(input_fd, selectors.EVENT_READ)
+            ready = {key.fd for key, _ in selector.select(_RETRY if full else None)}
+            if pump.done_fd in ready:
+                return True
+            if changes and changes[0] in ready:
+                os.read(changes[0], _CHUNK)
+                changes[1]()
+            if input_fd in ready:
+                data = _read(input_fd)
+                if not data:
+                    selector.unregister(input_fd)
+                    ended = True
+                if not typed(data):
+                    return False
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _CHUNK)
+    except OSError:  # the terminal hung up
+        return b""
+
+
+@contextmanager
+def _window_changes() -> Iterator[int]:
+    """A file descriptor that becomes readable when the terminal has another size."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+
+    def changed(_number: int, _frame: FrameType | None) -> None:
+        with suppress(BlockingIOError):
+            os.write(write_end, b".")
+
+    before = signal.signal(signal.SIGWINCH, changed)
+    try:
+        yield read_end
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+        os.close(read_end)
+        os.close(write_end)

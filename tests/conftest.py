@@ -1,0 +1,16 @@
+"""Options and fixtures of all tests."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the tests that repeat a thousandfold")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        return
+    skip = pytest.mark.skip(reason="repeats a thousandfold: --soak")
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(skip)
