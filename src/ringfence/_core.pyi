@@ -1,13 +1,40 @@
 """The compiled part of Ringfence: engines and interrupt hardware.
 
 Imported by ``ringfence.engines`` and ``ringfence.accel`` alone.
+
+Numbers that do not fit the register or field they are for raise :class:`OverflowError`, arguments
+of a wrong type :class:`TypeError`; everything else that is refused is a :class:`CoreError`.
 """
 
-from collections.abc import Buffer
-from typing import Any, final
+from typing import Any, Final, TypeAlias, final
+
+from typing_extensions import Buffer
+
+__all__ = [
+    "CoreError",
+    "Debug",
+    "Exit",
+    "Halt",
+    "Hypercall",
+    "Interrupted",
+    "Machine",
+    "MmioRead",
+    "MmioWrite",
+    "PortIn",
+    "PortOut",
+    "Shutdown",
+    "Vcpu",
+    "host_tsc_hz",
+]
 
 class CoreError(Exception):
-    """An engine can't go on, or refuses what it is asked; ``code`` is stable."""
+    """An engine can't go on, or refuses what it is asked; ``code`` is stable.
+
+    Of the host: ``unsupported`` (it can't run the engine), ``host`` (it refused a resource),
+    ``out_of_memory``. Of the caller: ``unknown_engine``, ``bad_argument``, ``bad_state``,
+    ``busy`` (the processor is running), ``unaligned``, ``overlap`` and ``unmapped`` (guest
+    memory). Defects of ours: ``internal``, ``panic``, ``broken`` (after a panic).
+    """
 
     code: str
 
@@ -16,59 +43,92 @@ class PortIn:
     """``IN``: the next :meth:`Vcpu.run` gets the value."""
 
     __match_args__ = ("port", "size")
-    port: int
-    size: int
+    port: Final[int]
+    size: Final[int]
+    def __new__(cls, port: int, size: int) -> PortIn: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class PortOut:
     """``OUT``."""
 
     __match_args__ = ("port", "size", "value")
-    port: int
-    size: int
-    value: int
+    port: Final[int]
+    size: Final[int]
+    value: Final[int]
+    def __new__(cls, port: int, size: int, value: int) -> PortOut: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class MmioRead:
     """A load where no memory is: the next :meth:`Vcpu.run` gets the value."""
 
     __match_args__ = ("address", "size")
-    address: int
-    size: int
+    address: Final[int]
+    size: Final[int]
+    def __new__(cls, address: int, size: int) -> MmioRead: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class MmioWrite:
     """A store where no writable memory is."""
 
     __match_args__ = ("address", "size", "value")
-    address: int
-    size: int
-    value: int
+    address: Final[int]
+    size: Final[int]
+    value: Final[int]
+    def __new__(cls, address: int, size: int, value: int) -> MmioWrite: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Halt:
     """``HLT`` on a machine without interrupt hardware."""
 
+    def __new__(cls) -> Halt: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class Shutdown:
     """The processor shut down: a triple fault."""
 
+    def __new__(cls) -> Shutdown: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class Hypercall:
     """``VMCALL`` or ``VMMCALL``."""
+
+    def __new__(cls) -> Hypercall: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Debug:
     """A breakpoint or single step that a debugger asked for."""
 
     __match_args__ = ("address",)
-    address: int
+    address: Final[int]
+    def __new__(cls, address: int) -> Debug: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Interrupted:
     """Another thread called :meth:`Vcpu.interrupt`."""
 
-Exit = PortIn | PortOut | MmioRead | MmioWrite | Halt | Shutdown | Hypercall | Debug | Interrupted
+    def __new__(cls) -> Interrupted: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+Exit: TypeAlias = (
+    PortIn | PortOut | MmioRead | MmioWrite | Halt | Shutdown | Hypercall | Debug | Interrupted
+)
 
 @final
 class Machine:
