@@ -57,5 +57,5 @@ if __name__ == "__main__":
 
     from ringfence.cli import app
 
-    with mock.patch.object(app, "_run", lambda arguments: main()):
+    with mock.patch.object(app, "_run", side_effect=lambda _: main()):
         sys.exit(app.invoke([]))

@@ -18,11 +18,15 @@ class LazyGroup(click.Group):
         super().__init__(*args, **options)
         self._places = dict(places)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The names, in the order of the table."""
         return list(self._places)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         """Imports the command, or gives None where there is none of that name."""
         if cmd_name not in self._places:
             return None
