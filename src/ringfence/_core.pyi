@@ -132,8 +132,10 @@ Exit: TypeAlias = (
 
 @final
 class Machine:
-    """Guest memory, interrupt hardware (PICs, PIT, local and I/O APICs) and processors of one
-    virtual machine on one engine. Thread-safe."""
+    """One virtual machine: guest memory, interrupt hardware, processors. Thread-safe.
+
+    The interrupt hardware is two PICs, a PIT, an I/O APIC, and a local APIC per processor.
+    """
 
     def __new__(cls, engine: str = "bt", *, vcpus: int = 1) -> Machine: ...
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
@@ -160,8 +162,11 @@ class Machine:
 
 @final
 class Vcpu:
-    """One virtual processor. ``run`` belongs to one thread at a time; the rest of the methods
-    need it stopped, but for ``interrupt``."""
+    """One virtual processor.
+
+    ``run`` belongs to one thread at a time. The rest of the methods need it stopped, or raise
+    :class:`CoreError` with code ``busy``; ``interrupt`` alone may be called at any time.
+    """
 
     @property
     def index(self) -> int: ...
@@ -177,12 +182,17 @@ class Vcpu:
     def set_registers(self, values: dict[str, int]) -> None:
         """Sets those that are named."""
     def system_registers(self) -> dict[str, Any]:
-        """``es cs ss ds fs gs ldtr tr`` (dicts of ``base limit attributes selector``), ``gdtr``,
-        ``idtr`` (dicts of ``base limit``), ``cr0 cr2 cr3 cr4 cr8 efer apic_base``."""
+        """Segment, descriptor-table and control registers.
+
+        ``es cs ss ds fs gs ldtr tr`` (dicts of ``base limit attributes selector``), ``gdtr``,
+        ``idtr`` (dicts of ``base limit``), ``cr0 cr2 cr3 cr4 cr8 efer apic_base``.
+        """
     def set_system_registers(self, values: dict[str, Any]) -> None:
-        """Sets those that are named. Attributes are descriptor bits 8 to 23 as in the VMX
-        access-rights format (0x9b code16, 0xc09b code32, 0xa09b code64, 0xc093 data32,
-        0x8b busy TSS, 0x10000 unusable)."""
+        """Sets those that are named.
+
+        Attributes are descriptor bits 8 to 23 as in the VMX access-rights format (0x9b code16,
+        0xc09b code32, 0xa09b code64, 0xc093 data32, 0x8b busy TSS, 0x10000 unusable).
+        """
     def xsave(self) -> bytes:
         """Standard-format XSAVE image."""
     def set_xsave(self, image: Buffer) -> None: ...
