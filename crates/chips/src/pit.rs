@@ -39,6 +39,8 @@ struct Counter {
     untriggered: bool,
     /// Tick in which the counting element was loaded.
     start: Option<u64>,
+    /// OUT when the last trigger came: mode 1 keeps it until the load.
+    out_at_trigger: bool,
     /// Ticks counted when a low gate stopped the count (modes 0 and 4).
     hold: Option<u64>,
     /// Modes 2 and 3: tick in which `reload` takes over from `count`.
@@ -66,6 +68,7 @@ impl Counter {
             written: false,
             untriggered: false,
             start: None,
+            out_at_trigger: true,
             hold: None,
             switch: None,
             low_byte: None,
@@ -94,7 +97,11 @@ impl Counter {
 
     fn out(&self, tick: u64) -> bool {
         let Some(elapsed) = self.elapsed(tick) else {
-            return self.mode != 0;
+            return match self.mode {
+                0 => false,
+                1 if self.start.is_some() => self.out_at_trigger,
+                _ => true,
+            };
         };
         let count = self.period();
         match self.mode {
@@ -260,6 +267,7 @@ impl Counter {
     }
 
     fn load(&mut self, tick: u64) {
+        self.out_at_trigger = self.out(tick);
         self.count = self.reload;
         self.start = Some(tick + 1);
         self.switch = None;
