@@ -1,4 +1,4 @@
-"""Damaged kernels, initial RAM disks and odd command lines: a clear end, never a crash or a hang."""
+"""Damaged kernels, initrds and odd command lines: a clear end, never a crash or a hang."""
 
 import subprocess
 import sys
