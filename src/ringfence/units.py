@@ -60,7 +60,7 @@ def parse_size(text: str | int) -> int:
     if factor is None:
         raise ConfigError(f"{text!r} is not a size: {unit!r} is no unit; use K, M, G or T")
     whole, _, fraction = number.partition(".")
-    scale = 10 ** len(fraction)
+    scale: int = 10 ** len(fraction)
     # Integers throughout: a float would lose bytes of large sizes.
     value, rest = divmod(int((whole or "0") + fraction) * factor, scale)
     if rest:
@@ -84,9 +84,7 @@ def parse_duration(text: str | float) -> float:
         number, unit = _split(text, "duration", "30s, 250ms or 2m")
         factor = _DURATIONS.get(unit.upper())
         if factor is None:
-            raise ConfigError(
-                f"{text!r} is not a duration: {unit!r} is no unit; use ms, s, m or h"
-            )
+            raise ConfigError(f"{text!r} is not a duration: {unit!r} is no unit; use ms, s, m or h")
         value = float(number) * factor
     if not 0 <= value <= _LONGEST_DURATION:
         raise ConfigError(f"{text!r} is not a duration between 0 and {_LONGEST_DURATION:g} s")

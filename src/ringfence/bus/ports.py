@@ -54,6 +54,9 @@ class PortBus:
     ) -> None:
         """Puts ``length`` ports of ``device``, from its ``offset`` on, at ``base``.
 
+        A wide access belongs to the device that claims its first port, as long as it stays
+        within the device: so a double word at CF8h and a byte at CF9h can be two devices'.
+
         Raises:
             ConfigError: the range leaves the port space.
             OverlapError: another device claims one of the ports.
@@ -69,7 +72,7 @@ class PortBus:
         for index in range(count):
             port, at = base + index, offset + index
             self._claims[port] = _Claim(
-                device.read, device.write, at, accepted, count - index, name
+                device.read, device.write, at, accepted, device.LENGTH - at, name
             )
             if 1 in accepted:
                 self._read1[port] = (device.read, at)

@@ -28,13 +28,16 @@ def save_fields(device: object, version: int, fields: Iterable[str]) -> State:
 
 
 def restore_fields(
-    device: object, state: Mapping[str, Any], version: int, fields: Iterable[str]
+    device: object, state: Mapping[str, Any], version: int, fields: Mapping[str, int]
 ) -> None:
     """Sets the named attributes of ``device`` from ``state``: all of them, or none.
 
+    ``fields`` gives for each attribute the largest value of a number or of a number in a list,
+    and the exact length of a byte array.
+
     Raises:
-        StateError: the state is another device's, of another version, or a field is missing or
-            of another type or length.
+        StateError: the state is another device's, of another version, or a field is missing, of
+            another type, or out of its bounds.
     """
     name = type(device).__name__
     if state.get("device") != name:
@@ -42,7 +45,7 @@ def restore_fields(
     if state.get("version") != version:
         raise StateError(f"{name}: version {state.get('version')!r} is not {version}")
     values: dict[str, Any] = {}
-    for field in fields:
+    for field, bound in fields.items():
         key = field.lstrip("_")
         current = getattr(device, field)
         if key not in state:
@@ -51,11 +54,13 @@ def restore_fields(
         wanted: type = bytes if isinstance(current, bytearray) else type(current)
         if type(value) is not wanted:
             raise StateError(f"{name}: field {key!r} is not of type {wanted.__name__}")
-        if isinstance(value, int) and value < 0:
-            raise StateError(f"{name}: field {key!r} is negative")
+        if isinstance(value, int) and not 0 <= value <= bound:
+            raise StateError(f"{name}: field {key!r} is not between 0 and {bound:#x}")
+        if isinstance(value, bytes) and len(value) != bound:
+            raise StateError(f"{name}: field {key!r} is not {bound} bytes long")
         if isinstance(value, list):
-            if not all(type(entry) is int and entry >= 0 for entry in value):
-                raise StateError(f"{name}: field {key!r} holds something other than numbers")
+            if not all(type(entry) is int and 0 <= entry <= bound for entry in value):
+                raise StateError(f"{name}: {key!r} holds other than numbers up to {bound:#x}")
             value = list(value)
         values[field] = bytearray(value) if wanted is bytes else value
     for field, value in values.items():

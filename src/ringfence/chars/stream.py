@@ -189,9 +189,7 @@ class Stream:
         """How many bytes wait for the guest to take them."""
         return len(self._input)
 
-    def _wait(
-        self, find: Callable[[int], int], back: int, timeout: float | None
-    ) -> int | None:
+    def _wait(self, find: Callable[[int], int], back: int, timeout: float | None) -> int | None:
         """Waits until ``find(start)`` gives an end; ``None`` on time-out."""
         deadline = None if timeout is None else monotonic() + timeout
         searched, dropped = 0, self._dropped

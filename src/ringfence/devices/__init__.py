@@ -1,0 +1,1 @@
+"""Devices that a guest sees, each in a file of its own; ``catalog`` lists them."""

@@ -1,0 +1,1 @@
+"""What sits on the mainboard: power, reset, configuration."""

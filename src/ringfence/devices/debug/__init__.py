@@ -1,0 +1,1 @@
+"""Ports by which a guest talks to whoever watches it."""
