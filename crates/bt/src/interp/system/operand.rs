@@ -1,99 +1,18 @@
 //! Register and memory operands of system instructions.
 
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Instruction, OpKind};
 
-use super::super::address::linear_address;
+pub(super) use super::super::address::segment_index;
+use super::super::address::{effective_offset, linear_address};
+pub(super) use super::super::register::{mask, read as register, write as set_register};
 use crate::cpu::Cpu;
 use crate::env::{Env, Privilege, Trap};
 
-/// Index of a segment register in [`Cpu::seg`].
-pub(super) fn segment_index(register: Register) -> usize {
-    match register {
-        Register::ES => crate::cpu::ES,
-        Register::CS => crate::cpu::CS,
-        Register::SS => crate::cpu::SS,
-        Register::FS => crate::cpu::FS,
-        Register::GS => crate::cpu::GS,
-        _ => crate::cpu::DS,
-    }
-}
-
-/// Value of a general register of 8 to 64 bits, zero-extended; zero for other registers.
-pub(super) fn register(cpu: &Cpu, register: Register) -> u64 {
-    if register.is_gpr8() {
-        let (index, shift) = byte_register(register);
-        return cpu.gpr[index] >> shift & 0xff;
-    }
-    if !register.is_gpr() {
-        return 0;
-    }
-    cpu.gpr[register.number() & 15] & mask(register.size())
-}
-
-/// Sets a general register; 32-bit writes clear the upper half.
-pub(super) fn set_register(cpu: &mut Cpu, register: Register, value: u64) {
-    if register.is_gpr8() {
-        let (index, shift) = byte_register(register);
-        cpu.gpr[index] = cpu.gpr[index] & !(0xff << shift) | (value & 0xff) << shift;
-    } else if register.is_gpr() {
-        let slot = &mut cpu.gpr[register.number() & 15];
-        *slot = match register.size() {
-            2 => *slot & !0xffff | value & 0xffff,
-            4 => value & 0xffff_ffff,
-            _ => value,
-        };
-    }
-}
-
-fn byte_register(register: Register) -> (usize, u32) {
-    match register {
-        Register::AH => (0, 8),
-        Register::CH => (1, 8),
-        Register::DH => (2, 8),
-        Register::BH => (3, 8),
-        // AL..BL come first, then the four above, then SPL, BPL, SIL, DIL, R8L to R15L.
-        _ => {
-            let position = register as usize - Register::AL as usize;
-            (if position < 4 { position } else { position - 4 } & 15, 0)
-        }
-    }
-}
-
-/// The low `size` bytes.
-pub(super) const fn mask(size: usize) -> u64 {
-    if size >= 8 {
-        u64::MAX
-    } else {
-        (1 << (8 * size)) - 1
-    }
-}
-
 /// Segment and offset of the explicit memory operand.
 pub(super) fn effective(cpu: &Cpu, instruction: &Instruction) -> (usize, u64) {
-    let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    let mut offset = instruction.memory_displacement64();
-    let mut size = instruction.memory_displ_size() as usize;
-    if instruction.is_ip_rel_memory_operand() {
-        size = base.size();
-    } else {
-        if base != Register::None {
-            size = base.size();
-            offset = offset.wrapping_add(register(cpu, base));
-        }
-        if index != Register::None {
-            size = index.size();
-            let scale = u64::from(instruction.memory_index_scale());
-            offset = offset.wrapping_add(register(cpu, index).wrapping_mul(scale));
-        }
-    }
-    let size = if size < 2 {
-        if cpu.mode64() { 8 } else { 4 }
-    } else {
-        size
-    };
     (
         segment_index(instruction.memory_segment()),
-        offset & mask(size),
+        effective_offset(cpu, instruction),
     )
 }
 

@@ -152,7 +152,7 @@ fn string<E: Env>(
             checked = true;
         }
         let offset = cpu.gpr[index] & mask(width);
-        let linear = linear_address(cpu, segment, offset, usize::from(size) as _, input)?;
+        let linear = linear_address(cpu, segment, offset, usize::from(size), input)?;
         let bytes = usize::from(size);
         if input {
             // The store must not fail once the port was read.
