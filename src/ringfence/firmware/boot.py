@@ -128,7 +128,7 @@ def _flat(code: int) -> dict[str, Any]:
     data = _segment(_DATA, _ATTRIBUTES_DATA)
     return {
         "cs": _segment(_CODE, code),
-        **{name: data for name in ("ds", "es", "fs", "gs", "ss")},
+        **dict.fromkeys(("ds", "es", "fs", "gs", "ss"), data),
         "tr": _segment(_TASK, _ATTRIBUTES_TASK, limit=0x67),
         "ldtr": _segment(0, _UNUSABLE, limit=0),
         "gdtr": {"base": GDT, "limit": 6 * 8 - 1},

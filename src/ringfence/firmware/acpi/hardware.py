@@ -1,0 +1,44 @@
+"""What the ACPI tables tell of a machine, as a board fills it in."""
+
+from dataclasses import dataclass
+
+__all__ = ["AcpiHardware", "SerialLine"]
+
+
+@dataclass(frozen=True, slots=True)
+class SerialLine:
+    """A 16550 UART."""
+
+    port: int
+    irq: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcpiHardware:
+    """Addresses and interrupts of a PC."""
+
+    cpus: int
+    #: Local APIC identifiers are 0 to ``cpus - 1``.
+    local_apic: int
+    io_apic: int
+    io_apic_id: int
+    #: System control interrupt: an ISA IRQ, level-triggered, active high.
+    sci: int
+    #: GSI that the timer's ISA IRQ 0 is wired to.
+    timer_gsi: int
+    pm1_event: int
+    pm1_control: int
+    pm_timer: int
+    gpe0: int
+    smi_command: int
+    acpi_enable: int
+    acpi_disable: int
+    reset_port: int
+    reset_value: int
+    slp_typ_s5: int
+    #: Index of the century in CMOS memory.
+    century: int
+    rtc_port: int
+    rtc_irq: int
+    keyboard_irq: int | None
+    serial: tuple[SerialLine, ...] = ()

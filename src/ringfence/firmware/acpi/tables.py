@@ -1,0 +1,127 @@
+"""The tables themselves: RSDP, XSDT, FADT, FACS, MADT, DSDT in one block of memory."""
+
+from struct import pack, pack_into
+
+from ringfence.firmware.acpi.dsdt import definition
+from ringfence.firmware.acpi.hardware import AcpiHardware
+
+__all__ = ["build"]
+
+_OEM_ID, _OEM_TABLE, _CREATOR = b"RINGFN", b"RINGFNCE", b"RNGF"
+_HEADER = 36
+
+# FADT flags (table 5.10) and boot architecture flags (table 5.11).
+_WBINVD, _PROC_C1, _NO_SLEEP_BUTTON, _NO_FIXED_RTC = 1 << 0, 1 << 2, 1 << 5, 1 << 6
+_TIMER_32, _RESET_REGISTER = 1 << 8, 1 << 10
+_LEGACY_DEVICES, _HAS_8042, _NO_VGA, _NO_MSI = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+
+_PCAT_COMPAT, _APIC_ENABLED = 1, 1
+_ACTIVE_HIGH_LEVEL = 0b1101
+_SPACE_IO = 1
+
+
+def build(hardware: AcpiHardware, base: int) -> bytes:
+    """All tables, to be placed at ``base`` (16-byte aligned), where the RSDP then lies.
+
+    With ``base`` between E0000h and FFFFFh a guest finds the RSDP by itself (section 5.2.5.1).
+    """
+    block = bytearray(64)
+
+    def place(data: bytes) -> int:
+        # The FACS asks for 64; it does the others no harm.
+        block.extend(bytes(-len(block) % 64))
+        block.extend(data)
+        return base + len(block) - len(data)
+
+    facs = place(_facs())
+    dsdt = place(_table(b"DSDT", 2, definition(hardware)))
+    fadt = place(_fadt(hardware, facs, dsdt))
+    madt = place(_madt(hardware))
+    xsdt = place(_table(b"XSDT", 1, pack("<QQ", fadt, madt)))
+    rsdt = place(_table(b"RSDT", 1, pack("<II", fadt, madt)))
+    block[:36] = _rsdp(xsdt, rsdt)
+    return bytes(block)
+
+
+def _table(signature: bytes, revision: int, body: bytes) -> bytes:
+    """A table: header with checksum, then ``body`` (section 5.2.6)."""
+    table = bytearray(
+        pack(
+            "<4sIBB6s8sI4sI",
+            signature,
+            _HEADER + len(body),
+            revision,
+            0,
+            _OEM_ID,
+            _OEM_TABLE,
+            1,
+            _CREATOR,
+            1,
+        )
+        + body
+    )
+    table[9] = -sum(table) & 0xFF
+    return bytes(table)
+
+
+def _rsdp(xsdt: int, rsdt: int) -> bytes:
+    """The root system description pointer, revision 2 (section 5.2.5.3)."""
+    root = bytearray(pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, _OEM_ID, 2, rsdt, 36, xsdt, 0))
+    root[8] = -sum(root[:20]) & 0xFF
+    root[32] = -sum(root) & 0xFF
+    return bytes(root)
+
+
+def _facs() -> bytes:
+    """The firmware ACPI control structure, version 2: no waking vector (section 5.2.10)."""
+    return pack("<4sIIIIIQB31x", b"FACS", 64, 0, 0, 0, 0, 0, 2)
+
+
+def _address(port: int, bits: int) -> bytes:
+    """A generic address structure for an I/O port (section 5.2.3.2)."""
+    return pack("<BBBBQ", _SPACE_IO, bits, 0, {8: 1, 16: 2, 32: 3}[bits], port)
+
+
+def _fadt(hardware: AcpiHardware, facs: int, dsdt: int) -> bytes:
+    """The fixed ACPI description table, revision 6 (section 5.2.9)."""
+    table = bytearray(276)
+    pack_into("<II", table, 36, facs, dsdt)
+    pack_into("<H", table, 46, hardware.sci)
+    pack_into("<I", table, 48, hardware.smi_command)
+    pack_into("<BB", table, 52, hardware.acpi_enable, hardware.acpi_disable)
+    pack_into("<I", table, 56, hardware.pm1_event)
+    pack_into("<I", table, 64, hardware.pm1_control)
+    pack_into("<I", table, 76, hardware.pm_timer)
+    pack_into("<I", table, 80, hardware.gpe0)
+    pack_into("<BBBBB", table, 88, 4, 2, 0, 4, 4)
+    # Latencies above the limits say that there are no C2 and C3.
+    pack_into("<HH", table, 96, 101, 1001)
+    table[108] = hardware.century
+    boot = _LEGACY_DEVICES | _NO_VGA | _NO_MSI
+    boot |= _HAS_8042 if hardware.keyboard_irq is not None else 0
+    pack_into("<H", table, 109, boot)
+    flags = _WBINVD | _PROC_C1 | _NO_SLEEP_BUTTON | _NO_FIXED_RTC | _TIMER_32 | _RESET_REGISTER
+    pack_into("<I", table, 112, flags)
+    table[116:128] = _address(hardware.reset_port, 8)
+    table[128] = hardware.reset_value
+    table[131] = 5
+    # X_FIRMWARE_CTRL stays 0: one of the two pointers to the FACS is to be used.
+    pack_into("<Q", table, 140, dsdt)
+    table[148:160] = _address(hardware.pm1_event, 32)
+    table[172:184] = _address(hardware.pm1_control, 16)
+    table[208:220] = _address(hardware.pm_timer, 32)
+    table[220:232] = _address(hardware.gpe0, 32)
+    return _table(b"FACP", 6, bytes(table[_HEADER:]))
+
+
+def _madt(hardware: AcpiHardware) -> bytes:
+    """The multiple APIC description table (section 5.2.12)."""
+    body = bytearray(pack("<II", hardware.local_apic, _PCAT_COMPAT))
+    for index in range(hardware.cpus):
+        body += pack("<BBBBI", 0, 8, index, index, _APIC_ENABLED)
+    body += pack("<BBBBII", 1, 12, hardware.io_apic_id, 0, hardware.io_apic, 0)
+    body += pack("<BBBBIH", 2, 10, 0, 0, hardware.timer_gsi, 0)
+    body += pack("<BBBBIH", 2, 10, 0, hardware.sci, hardware.sci, _ACTIVE_HIGH_LEVEL)
+    # NMI on LINT1 of all processors, as a PC wires it.
+    body += pack("<BBBHB", 4, 6, 0xFF, 0, 1)
+    return _table(b"APIC", 4, bytes(body))
