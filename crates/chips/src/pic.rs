@@ -284,11 +284,15 @@ impl Default for Pics {
 }
 
 impl Pics {
-    /// Two controllers after power-up, not yet initialized.
+    /// Two controllers after power-up: everything is masked until they are initialized.
     pub fn new() -> Self {
+        let masked = |slaves| Pic {
+            imr: 0xff,
+            ..Pic::new(slaves)
+        };
         Self {
-            master: Pic::new(1 << CASCADE),
-            slave: Pic::new(0),
+            master: masked(1 << CASCADE),
+            slave: masked(0),
         }
     }
 

@@ -106,7 +106,8 @@ impl Counter {
         let count = self.period();
         match self.mode {
             0 | 1 => elapsed >= count,
-            2 => elapsed % count != count - 1,
+            // A count of 1 is illegal here; it keeps OUT high.
+            2 => count == 1 || elapsed % count != count - 1,
             3 => elapsed % count < count.div_ceil(2),
             _ => elapsed != count,
         }
