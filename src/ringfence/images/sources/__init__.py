@@ -1,0 +1,1 @@
+"""Where Debian packages come from: the host's apt, a mirror, or nowhere but the user's files."""
