@@ -330,15 +330,7 @@ fn xrstor<E: Env>(cpu: &mut Cpu, env: &mut E, area: &Area, form: Form) -> Result
         let (legacy, registers) = image.split_at_mut(MXCSR);
         area.load(cpu, env, 0, legacy)?;
         area.load(cpu, env, ST, &mut registers[ST - MXCSR..XMM - MXCSR])?;
-        // Byte 5 and the tops of the 16-byte register slots are reserved.
-        image[5] = 0;
-        for slot in 0..8 {
-            image[ST + 16 * slot + 10..ST + 16 * (slot + 1)].fill(0);
-        }
-        if !area.wide {
-            image[12..16].fill(0);
-            image[20..24].fill(0);
-        }
+        sanitize(&mut image, area.wide);
     }
     let control = if compacted {
         wanted & cr::XCR0_SSE != 0
@@ -392,6 +384,30 @@ fn xrstor<E: Env>(cpu: &mut Cpu, env: &mut E, area: &Area, form: Form) -> Result
     set_header(&mut image, used);
     cpu.xsave.0 = image;
     Ok(())
+}
+
+/// What loading the x87 component makes of its bytes (SDM vol. 1, 8.1).
+fn sanitize(image: &mut [u8; XSAVE_SIZE], wide: bool) {
+    let control = u16::from_le_bytes([image[0], image[1]]) & 0x1f3f | 0x40;
+    let status = u16::from_le_bytes([image[2], image[3]]) & !0x8080;
+    // ES and B summarize the unmasked exceptions.
+    let summary = if status & !control & 0x3f != 0 {
+        0x8080
+    } else {
+        0
+    };
+    image[0..2].copy_from_slice(&control.to_le_bytes());
+    image[2..4].copy_from_slice(&(status | summary).to_le_bytes());
+    image[5] = 0;
+    // The opcode has 11 bits, a register 80.
+    image[7] &= 7;
+    for slot in 0..8 {
+        image[ST + 16 * slot + 10..ST + 16 * (slot + 1)].fill(0);
+    }
+    if !wide {
+        image[12..16].fill(0);
+        image[20..24].fill(0);
+    }
 }
 
 /// Resets the vector registers that are reached outside 64-bit mode, and keeps the others in use.

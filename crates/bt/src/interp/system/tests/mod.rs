@@ -2,6 +2,7 @@
 
 mod cpuid;
 mod long;
+mod native;
 mod protected;
 mod random;
 mod real;

@@ -19,7 +19,7 @@ fn prepared() -> (Box<Cpu>, Mock) {
     for (index, byte) in area.iter_mut().enumerate().take(832) {
         *byte = index as u8 ^ (index >> 8) as u8 | 1;
     }
-    area[5] = 0;
+    area[..8].copy_from_slice(&[0x7f, 3, 0, 0x38, 0xff, 0, 0x11, 1]);
     for slot in 0..8 {
         area[32 + 16 * slot + 10..32 + 16 * (slot + 1)].fill(0);
     }
