@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use ringfence_engine::{LocalDevices, VcpuEvent};
 
-use super::{Pass, Platform, lock, summary};
+use super::slot::summary;
+use super::{Pass, Platform, lock};
 use crate::board::Board;
 use crate::ioapic;
 use crate::lapic::Effect;

@@ -9,10 +9,11 @@
 //! consistent), so of a change on both sides at once at least one is seen.
 
 mod access;
+mod slot;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ringfence_engine::{Clock, Kick};
 
@@ -21,6 +22,7 @@ use crate::board::Board;
 use crate::ioapic::Bus;
 use crate::lapic::{Effect, Lapic};
 use crate::message::{Delivery, DeliveryMode, Message, Target};
+use slot::{NO_PAGE, Slot, summary};
 
 /// Most virtual processors of a machine.
 pub const MAX_VCPUS: u32 = 64;
@@ -31,34 +33,6 @@ const SHORTEST_SLEEP: u64 = 20_000;
 
 /// No vector, in [`Platform::late_vector`].
 const NO_VECTOR: u16 = 0x100;
-/// No page, in [`Slot::page`].
-const NO_PAGE: u64 = u64::MAX;
-
-/// Bits of [`Slot::summary`].
-mod summary {
-    /// The local APIC has a vector to deliver.
-    pub const INTERRUPT: u8 = 1 << 0;
-    /// The PICs' INTR reaches the processor.
-    pub const ACCEPTS_PIC: u8 = 1 << 1;
-    /// INIT, SIPI or NMI.
-    pub const EVENT: u8 = 1 << 2;
-    /// In the wait-for-SIPI state.
-    pub const WAITING: u8 = 1 << 3;
-    /// LINT0 is open in another mode than ExtINT.
-    pub const USES_LINT0: u8 = 1 << 4;
-}
-
-/// One processor.
-#[derive(Debug)]
-struct Slot {
-    lapic: Mutex<Lapic>,
-    summary: AtomicU8,
-    /// Guest physical address of the local APIC's registers.
-    page: AtomicU64,
-    /// When the local APIC's timer is due, in nanoseconds.
-    deadline: AtomicU64,
-    kick: RwLock<Option<Arc<dyn Kick>>>,
-}
 
 /// What is left to do when the locks have been dropped.
 #[derive(Debug, Default)]
@@ -347,33 +321,6 @@ impl Platform {
                 self.with_board(pass, |board, _, bus| board.ioapic.retry(bus));
             }
         }
-    }
-}
-
-impl Slot {
-    fn new(id: u32) -> Self {
-        let lapic = Lapic::new(id);
-        let slot = Self {
-            summary: AtomicU8::new(0),
-            page: AtomicU64::new(lapic.page().unwrap_or(NO_PAGE)),
-            deadline: AtomicU64::new(u64::MAX),
-            kick: RwLock::new(None),
-            lapic: Mutex::new(lapic),
-        };
-        slot.publish(&lock(&slot.lapic));
-        slot
-    }
-
-    /// Stores the summary; the new one and the one before.
-    fn publish(&self, lapic: &Lapic) -> (u8, u8) {
-        let bit = |condition: bool, bit: u8| if condition { bit } else { 0 };
-        let waiting = lapic.waits_for_startup();
-        let new = bit(!waiting && lapic.pending().is_some(), summary::INTERRUPT)
-            | bit(!waiting && lapic.accepts_pic(), summary::ACCEPTS_PIC)
-            | bit(lapic.has_event(), summary::EVENT)
-            | bit(waiting, summary::WAITING)
-            | bit(lapic.uses_lint0(), summary::USES_LINT0);
-        (new, self.summary.swap(new, SeqCst))
     }
 }
 

@@ -1,29 +1,8 @@
-//! 8254 programmable interval timer (Intel 8254 data sheet, order number 231164-005).
-//!
-//! Nothing ticks: counts and outputs are computed from the time that has passed. Ticks are those
-//! of the 1.193182 MHz input since the machine was made; a count written in tick `t` is loaded in
-//! tick `t + 1`, as the data sheet's diagrams show.
-
-use crate::time::{scale, scale_up};
-
-/// Frequency of the CLK inputs in hertz.
-pub const CLOCK_HZ: u64 = 1_193_182;
-
-const NANOSECONDS: u64 = 1_000_000_000;
-
-/// Input clocks up to a time in nanoseconds.
-pub fn ticks(nanoseconds: u64) -> u64 {
-    scale(nanoseconds, CLOCK_HZ, NANOSECONDS)
-}
-
-/// The first nanosecond of an input clock.
-fn tick_start(tick: u64) -> u64 {
-    scale_up(tick, NANOSECONDS, CLOCK_HZ)
-}
+//! One counter of the 8254: its six modes, as functions of the input clocks that have passed.
 
 /// One counter.
 #[derive(Clone, Debug)]
-struct Counter {
+pub(super) struct Counter {
     mode: u8,
     bcd: bool,
     /// RW field of the control word: 1 least significant byte, 2 most significant, 3 both.
@@ -57,7 +36,7 @@ struct Counter {
 }
 
 impl Counter {
-    const fn new(gate: bool) -> Self {
+    pub(super) const fn new(gate: bool) -> Self {
         Self {
             mode: 3,
             bcd: false,
@@ -80,6 +59,15 @@ impl Counter {
         }
     }
 
+    /// Takes the rising edges of OUT that [`Counter::settle`] has counted.
+    pub(super) const fn take_rises(&mut self) -> u64 {
+        std::mem::replace(&mut self.rises, 0)
+    }
+
+    pub(super) const fn gate(&self) -> bool {
+        self.gate
+    }
+
     const fn modulus(&self) -> u64 {
         if self.bcd { 10_000 } else { 0x1_0000 }
     }
@@ -95,7 +83,7 @@ impl Counter {
         self.hold.or_else(|| tick.checked_sub(start))
     }
 
-    fn out(&self, tick: u64) -> bool {
+    pub(super) fn out(&self, tick: u64) -> bool {
         let Some(elapsed) = self.elapsed(tick) else {
             return match self.mode {
                 0 => false,
@@ -162,7 +150,7 @@ impl Counter {
     }
 
     /// The next tick after `tick` in which OUT rises.
-    fn next_rise(&self, tick: u64) -> Option<u64> {
+    pub(super) fn next_rise(&self, tick: u64) -> Option<u64> {
         let (Some(start), None) = (self.start, self.hold) else {
             return None;
         };
@@ -177,7 +165,7 @@ impl Counter {
     }
 
     /// Brings the state up to a tick.
-    fn settle(&mut self, tick: u64) -> u64 {
+    pub(super) fn settle(&mut self, tick: u64) -> u64 {
         let tick = tick.max(self.seen);
         if let Some(switch) = self.switch.filter(|&switch| switch <= tick) {
             self.rises += self.rises_between(self.seen, switch);
@@ -199,7 +187,7 @@ impl Counter {
         self.rises += u64::from(self.out(tick) && !before);
     }
 
-    fn control(&mut self, value: u8, tick: u64) {
+    pub(super) fn control(&mut self, value: u8, tick: u64) {
         self.change(tick, |counter, _| {
             counter.access = value >> 4 & 3;
             // Modes 2 and 3 have two encodings.
@@ -220,7 +208,7 @@ impl Counter {
         });
     }
 
-    fn write(&mut self, byte: u8, tick: u64) {
+    pub(super) fn write(&mut self, byte: u8, tick: u64) {
         let value = match (self.access, self.low_byte) {
             (1, _) => u16::from(byte),
             (2, _) => u16::from(byte) << 8,
@@ -276,7 +264,7 @@ impl Counter {
         self.hold = (!self.gate && matches!(self.mode, 0 | 4)).then_some(0);
     }
 
-    fn set_gate(&mut self, gate: bool, tick: u64) {
+    pub(super) fn set_gate(&mut self, gate: bool, tick: u64) {
         if gate == self.gate {
             return;
         }
@@ -301,14 +289,14 @@ impl Counter {
         });
     }
 
-    fn latch_count(&mut self, tick: u64) {
+    pub(super) fn latch_count(&mut self, tick: u64) {
         let tick = self.settle(tick);
         if self.latched_count.is_none() {
             self.latched_count = Some(self.value(tick));
         }
     }
 
-    fn latch_status(&mut self, tick: u64) {
+    pub(super) fn latch_status(&mut self, tick: u64) {
         let tick = self.settle(tick);
         if self.latched_status.is_none() {
             self.latched_status = Some(
@@ -321,7 +309,7 @@ impl Counter {
         }
     }
 
-    fn read(&mut self, tick: u64) -> u8 {
+    pub(super) fn read(&mut self, tick: u64) -> u8 {
         let tick = self.settle(tick);
         if let Some(status) = self.latched_status.take() {
             return status;
@@ -341,100 +329,6 @@ impl Counter {
             self.latched_count = None;
         }
         byte
-    }
-}
-
-/// The three counters of a PC: IRQ 0, memory refresh, speaker. The gate of counter 2 alone is
-/// wired to something: bit 0 of port 61h.
-#[derive(Clone, Debug)]
-pub struct Pit {
-    counters: [Counter; 3],
-}
-
-impl Default for Pit {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Pit {
-    /// A timer after power-up; no counter counts before it is programmed.
-    pub const fn new() -> Self {
-        Self {
-            counters: [Counter::new(true), Counter::new(true), Counter::new(false)],
-        }
-    }
-
-    /// Reads register 0 to 3 (ports 40h to 43h) at a time in nanoseconds. The control word can't
-    /// be read.
-    pub fn read(&mut self, register: u8, now: u64) -> u8 {
-        match self.counters.get_mut(usize::from(register)) {
-            Some(counter) => counter.read(ticks(now)),
-            None => 0xff,
-        }
-    }
-
-    /// Writes register 0 to 3 (ports 40h to 43h) at a time in nanoseconds.
-    pub fn write(&mut self, register: u8, value: u8, now: u64) {
-        let tick = ticks(now);
-        if let Some(counter) = self.counters.get_mut(usize::from(register)) {
-            counter.write(value, tick);
-        } else if value >> 6 == 3 {
-            self.read_back(value, tick);
-        } else if let Some(counter) = self.counters.get_mut(usize::from(value >> 6)) {
-            if value >> 4 & 3 == 0 {
-                counter.latch_count(tick);
-            } else {
-                counter.control(value, tick);
-            }
-        }
-    }
-
-    fn read_back(&mut self, command: u8, tick: u64) {
-        for (index, counter) in self.counters.iter_mut().enumerate() {
-            if command & 2 << index == 0 {
-                continue;
-            }
-            if command & 0x20 == 0 {
-                counter.latch_count(tick);
-            }
-            if command & 0x10 == 0 {
-                counter.latch_status(tick);
-            }
-        }
-    }
-
-    /// Sets the gate of counter 2.
-    pub fn set_gate2(&mut self, gate: bool, now: u64) {
-        self.counters[2].set_gate(gate, ticks(now));
-    }
-
-    /// The gate of counter 2.
-    pub fn gate2(&self) -> bool {
-        self.counters[2].gate
-    }
-
-    /// OUT of counter 0.
-    pub fn out0(&mut self, now: u64) -> bool {
-        let tick = self.counters[0].settle(ticks(now));
-        self.counters[0].out(tick)
-    }
-
-    /// OUT of counter 2.
-    pub fn out2(&mut self, now: u64) -> bool {
-        let tick = self.counters[2].settle(ticks(now));
-        self.counters[2].out(tick)
-    }
-
-    /// Takes the number of times OUT of counter 0 has risen since the last call.
-    pub fn take_rises(&mut self, now: u64) -> u64 {
-        self.counters[0].settle(ticks(now));
-        std::mem::take(&mut self.counters[0].rises)
-    }
-
-    /// When OUT of counter 0 rises next, in nanoseconds.
-    pub fn next_rise(&self, now: u64) -> Option<u64> {
-        self.counters[0].next_rise(ticks(now)).map(tick_start)
     }
 }
 
