@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import ringfence
-from ringfence import images
 from support import guests
 
 
@@ -40,21 +39,20 @@ BOOTS = [
     Boot("generic-vmlinux", "512M", limit=90),
 ]
 
-FLAVOURS = {"cloud": "cloud-amd64", "generic": "amd64"}
+IMAGES = {"cloud": "debian", "generic": "debian-generic"}
 
 
 def kernel_file(name: str) -> Path:
     flavour, _, form = name.partition("-")
-    kernel = guests.debian_kernel(FLAVOURS[flavour])
+    kernel = guests.image(IMAGES[flavour]).kernel
     return guests.vmlinux(kernel) if form == "vmlinux" else kernel
 
 
 @pytest.mark.parametrize("boot", BOOTS, ids=str)
 def test_boot(debian: str, boot: Boot) -> None:
-    image = images.resolve(debian)
     with ringfence.VM(
         kernel=kernel_file(boot.kernel),
-        initrd=image.initrd,
+        initrd=guests.image(debian).initrd,
         memory=boot.memory,
         append=f"console=ttyS0 {boot.append}",
         timeout=boot.limit,

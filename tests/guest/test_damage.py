@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from ringfence import images
 from support import damage, guests
 
 WORKERS = 2
@@ -26,12 +25,19 @@ GROWTH = 64 << 10
 
 def run(debian: str, count: int, limit: float) -> list[str]:
     """The outcomes of seeds 0 to ``count``, from worker processes."""
-    kernel = guests.debian_kernel("cloud-amd64")
-    initrd = images.resolve(debian).initrd
+    image = guests.image(debian)
+    files = [image.kernel, str(image.initrd)]
     share = count // WORKERS
     workers = [
         subprocess.Popen(
-            [sys.executable, damage.__file__, kernel, initrd, str(n * share), str(share)],
+            [
+                sys.executable,
+                damage.__file__,
+                image.kernel,
+                str(image.initrd),
+                str(n * share),
+                str(share),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )

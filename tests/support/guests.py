@@ -1,16 +1,14 @@
-"""Kernels and initial RAM disks that guest tests boot, made from packages once and kept."""
+"""Kernels that guest tests boot: our images, what is inside them, and a few bytes of our own."""
 
 import functools
 import lzma
-import os
-import re
-import shutil
 import struct
-import subprocess
-import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
+
+from ringfence import errors, images
 
 SETUP_HEADER = 0x1F1  # Linux boot protocol, "The Real-Mode Kernel Header"
 LZ4_LEGACY = b"\x02\x21\x4c\x18"
@@ -18,66 +16,29 @@ LZ4_BLOCK = 8 << 20
 XZ = b"\xfd7zXZ\0"
 
 
-def cache() -> Path:
-    """A folder for what is worth keeping between runs."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(base) / "ringfence-tests"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 @functools.cache
-def debian_kernel(flavour: str) -> Path:
-    """Debian's ``cloud-amd64`` or ``amd64`` kernel, as it is in its package."""
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        pytest.skip("needs apt-get and dpkg-deb for a Debian kernel")
-    depends = subprocess.run(
-        ["apt-cache", "depends", f"linux-image-{flavour}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    name = re.search(r"Depends: (linux-image-\d\S+)", depends)
-    if not name:
-        pytest.skip(f"apt knows no linux-image-{flavour}")
-    package = f"{name[1]}-unsigned"
-    release = name[1].removeprefix("linux-image-")
-    kernel = cache() / f"vmlinuz-{release}"
-    if not kernel.exists():
-        with tempfile.TemporaryDirectory(dir=cache()) as folder:
-            subprocess.run(
-                ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package],
-                cwd=folder,
-                check=True,
-            )
-            (deb,) = Path(folder).glob("*.deb")
-            archive = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-            subprocess.run(
-                ["tar", "-x", "-C", folder, f"./boot/vmlinuz-{release}"],
-                stdin=archive.stdout,
-                check=True,
-            )
-            assert archive.stdout
-            archive.stdout.close()
-            archive.wait()
-            (Path(folder) / "boot" / f"vmlinuz-{release}").rename(kernel)
-    return kernel
+def image(name: str) -> images.Image:
+    """An image of ours, fetched if it is not in the store."""
+    try:
+        return images.ensure(name)
+    except errors.ImageError as error:
+        pytest.skip(f"no image {name}: {error}")
 
 
 @functools.cache
 def vmlinux(kernel: Path) -> Path:
     """The ELF file inside a bzImage."""
-    target = cache() / f"vmlinux-{kernel.name.removeprefix('vmlinuz-')}"
+    target = images.cache_folder() / f"vmlinux-{zlib.crc32(str(kernel).encode()):08x}"
     if not target.exists():
-        image = kernel.read_bytes()
-        start = (image[SETUP_HEADER] + 1) * 512
-        offset, length = struct.unpack_from("<II", image, 0x248)
-        payload = image[start + offset : start + offset + length]
+        data = kernel.read_bytes()
+        start = (data[SETUP_HEADER] + 1) * 512
+        offset, length = struct.unpack_from("<II", data, 0x248)
+        payload = data[start + offset : start + offset + length]
         # The last four bytes are the length of the unpacked kernel.
-        data = _unpacked(payload[:-4])
-        assert data.startswith(b"\x7fELF")
+        elf = _unpacked(payload[:-4])
+        assert elf.startswith(b"\x7fELF")
         partial = target.with_suffix(".part")
-        partial.write_bytes(data)
+        partial.write_bytes(elf)
         partial.rename(target)
     return target
 

@@ -1,10 +1,13 @@
 """Parameters that several commands have, and what click does not know about ours."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from ringfence.images import Image
 
 
 class SeparatedCommand(click.Command):
@@ -27,7 +30,9 @@ class SeparatedCommand(click.Command):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if rest:
-            raise click.UsageError(f"Unexpected argument {rest[0]!r}; a command goes after --.", ctx)
+            raise click.UsageError(
+                f"Unexpected argument {rest[0]!r}; a command goes after --.", ctx
+            )
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -50,6 +55,20 @@ class ImageName(click.ParamType):
         from ringfence import images
 
         return [CompletionItem(name) for name in images.names() if name.startswith(incomplete)]
+
+
+def description(image: "Image") -> dict[str, Any]:
+    """An image in plain values."""
+    return {
+        "name": image.name,
+        "version": image.version,
+        "description": image.description,
+        "size": image.size,
+        "kernel": str(image.kernel),
+        "initrd": str(image.initrd) if image.initrd else None,
+        "append": image.append,
+        "packages": list(image.packages),
+    }
 
 
 def echo_json(value: Any) -> None:

@@ -4,7 +4,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from ringfence.images import Progress
 
 _WIDTH = 30
 _INTERVAL = 0.1  # seconds between redraws
@@ -13,27 +16,26 @@ _INTERVAL = 0.1  # seconds between redraws
 class ProgressBar:
     """A line that is redrawn in place.
 
-    An instance is called with what is fetched, the bytes done and the bytes in all (None where
-    nobody knows).
+    An instance is called with each step of a pull.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._label = ""
+        self._item = ""
         self._drawn = 0.0
         self._open = False
 
-    def __call__(self, label: str, done: int, total: int | None) -> None:
-        """Shows the state; a new label ends the line of the one before."""
+    def __call__(self, step: "Progress") -> None:
+        """Shows a step; another item ends the line of the one before."""
         now = monotonic()
-        if label != self._label:
+        if step.item != self._item:
             self.close()
-            self._label = label
-        elif done != total and now - self._drawn < _INTERVAL:
+            self._item = step.item
+        elif step.done != step.total and now - self._drawn < _INTERVAL:
             return
         self._drawn = now
         self._open = True
-        self._stream.write(f"\r\x1b[K{line(label, done, total)}")
+        self._stream.write(f"\r\x1b[K{line(step)}")
         self._stream.flush()
 
     def close(self) -> None:
@@ -44,13 +46,13 @@ class ProgressBar:
             self._open = False
 
 
-def line(label: str, done: int, total: int | None) -> str:
-    """One state as text."""
-    if not total:
-        return f"{label}  {human_size(done)}"
-    filled = min(_WIDTH, _WIDTH * done // total)
+def line(step: "Progress") -> str:
+    """One step as text."""
+    if not step.total:
+        return f"{step.item}  {human_size(step.done)}" if step.done else step.item
+    filled = min(_WIDTH, _WIDTH * step.done // step.total)
     bar = "━" * filled + "─" * (_WIDTH - filled)
-    return f"{label}  {bar}  {human_size(done)} of {human_size(total)}"
+    return f"{step.item}  {bar}  {human_size(step.done)} of {human_size(step.total)}"
 
 
 def human_size(size: int) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.terminals import PtyProcess
 
 import ringfence.cli
 from support import machines
+from support.terminals import PtyProcess
 
 SCRIPT = machines.__file__
 ENV = {

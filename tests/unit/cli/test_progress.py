@@ -3,6 +3,7 @@ import io
 import pytest
 
 from ringfence.cli.progress import ProgressBar, human_size, line, shown
+from ringfence.images.model import Progress
 
 
 @pytest.mark.parametrize(
@@ -21,21 +22,24 @@ def test_human_size(size: int, text: str) -> None:
 
 
 def test_bar_is_full_at_the_end_and_no_fuller() -> None:
-    assert "─" not in line("kernel", 10, 10)
-    assert line("kernel", 12, 10).count("━") == line("kernel", 10, 10).count("━")
-    assert "━" not in line("kernel", 0, 10)
+    assert "─" not in line(Progress("kernel", 10, 10))
+    assert line(Progress("kernel", 12, 10)).count("━") == line(Progress("kernel", 10, 10)).count(
+        "━"
+    )
+    assert "━" not in line(Progress("kernel", 0, 10))
 
 
 def test_unknown_total_shows_bytes() -> None:
-    assert line("kernel", 2048, None) == "kernel  2.0 KiB"
+    assert line(Progress("unpacking")) == "unpacking"
+    assert line(Progress("kernel", 2048, None)) == "kernel  2.0 KiB"
 
 
 def test_bar_redraws_in_place_and_ends_its_line() -> None:
     stream = io.StringIO()
     bar = ProgressBar(stream)
-    bar("kernel", 0, 10)
-    bar("kernel", 10, 10)
-    bar("busybox", 5, 5)
+    bar(Progress("kernel", 0, 10))
+    bar(Progress("kernel", 10, 10))
+    bar(Progress("busybox", 5, 5))
     bar.close()
     bar.close()
     assert stream.getvalue().count("\n") == 2

@@ -2,20 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ringfence.cli.parameters import ImageName, SeparatedCommand
 
-if TYPE_CHECKING:
-    from ringfence import VM
-
 DEFAULT_IMAGE = "debian"
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command(cls=SeparatedCommand)
+@click.command(cls=SeparatedCommand, short_help="Boot a machine, for its shell or one command.")
 @click.argument("image", required=False, type=ImageName())
 @click.option("--kernel", type=_FILE, help="Boot this bzImage, or ELF vmlinux with a PVH note.")
 @click.option("--initrd", type=_FILE, help="Initial RAM disk.")
