@@ -55,5 +55,5 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-def ignore_progress(progress: Progress) -> None:  # noqa: ARG001
+def ignore_progress(progress: Progress) -> None:
     """The callback of those who don't want to know."""

@@ -15,10 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence.errors import ImageCorrupt, ImageError, ImageNotFound
 from ringfence.images.model import Image, Progress, ProgressCallback, ignore_progress
+from ringfence.images.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from ringfence.images.ingredients import Ingredients
+    from ringfence.images.sources.packages import Source
 
 MANIFEST = "image.json"
 MANIFEST_FORMAT = 1
@@ -35,7 +40,7 @@ def resolve(name: str) -> Image:
     """
     if image := find(name):
         return image
-    if name in _recipe_names():
+    if name in RECIPES:
         raise ImageNotFound(
             f"the image {name!r} is not here yet: fetch it with 'ringfence image pull {name}'"
         )
@@ -140,13 +145,11 @@ def list_images() -> list[Image]:
 
 def names() -> list[str]:
     """Names of the images that are in the store or can be pulled."""
-    return sorted({*_stored_names(), *_recipe_names()})
+    return sorted({*_stored_names(), *RECIPES})
 
 
 def available() -> dict[str, str]:
     """What can be pulled: name to description."""
-    from ringfence.images.recipes import RECIPES
-
     return {recipe.name: recipe.description for recipe in RECIPES.values()}
 
 
@@ -168,47 +171,42 @@ def _pull(
     progress: ProgressCallback,
 ) -> Image:
     # What only a pull needs is imported by a pull: `ringfence run` starts faster.
-    from ringfence.images import recipes
+    from ringfence.images import ingredients
     from ringfence.images.sources import apt
     from ringfence.images.sources.mirror import DEFAULT_SUITE, MirrorSource
-    from ringfence.images.sources.packages import Source
 
-    recipe = recipes.RECIPES.get(name)
+    recipe = RECIPES.get(name)
     if recipe is None:
-        raise ImageNotFound(
-            f"no recipe makes an image {name!r}: there are {', '.join(recipes.RECIPES)}"
-        )
+        raise ImageNotFound(f"no recipe makes an image {name!r}: there are {', '.join(RECIPES)}")
     source: Source | None = None
     if url := mirror or os.environ.get(MIRROR_VARIABLE):
         source = MirrorSource(url, cache_folder(), suite or DEFAULT_SUITE)
     elif apt.available():
         source = apt.AptSource(cache_folder())
-    found = recipes.local_ingredients(deb)
-    recipes.complete(recipe, found, source, progress)
+    found = ingredients.from_files(deb)
+    ingredients.complete(recipe, found, source, progress)
     return _commit(recipe, found, progress)
 
 
 def _renew(image: Image, progress: ProgressCallback) -> Image:
     """Makes the image anew from its own kernel and busybox: nothing is fetched."""
-    from ringfence.images import recipes
+    from ringfence.images import ingredients
 
     try:
-        found = recipes.Ingredients(
+        found = ingredients.Ingredients(
             kernel=image.kernel.read_bytes(),
-            busybox=(image.directory / recipes.BUSYBOX_FILE).read_bytes(),
+            busybox=(image.directory / ingredients.BUSYBOX_FILE).read_bytes(),
             version=image.version,
             packages=list(image.packages),
         )
     except OSError as error:
         raise ImageCorrupt(_damaged(image.name, str(error))) from error
-    return _commit(recipes.RECIPES[image.name], found, progress)
+    return _commit(RECIPES[image.name], found, progress)
 
 
-def _commit(recipe: Any, found: Any, progress: ProgressCallback) -> Image:
-    from ringfence.images import recipes
+def _commit(recipe: Recipe, found: "Ingredients", progress: ProgressCallback) -> Image:
+    from ringfence.images import ingredients
 
-    assert isinstance(recipe, recipes.Recipe)
-    assert isinstance(found, recipes.Ingredients)
     root = data_folder()
     link = root / recipe.name
     try:
@@ -218,8 +216,8 @@ def _commit(recipe: Any, found: Any, progress: ProgressCallback) -> Image:
     directory = Path(tempfile.mkdtemp(prefix=f".{recipe.name}.", dir=root))
     image = Image(
         name=recipe.name,
-        kernel=directory / recipes.KERNEL_FILE,
-        initrd=directory / recipes.INITRD_FILE,
+        kernel=directory / ingredients.KERNEL_FILE,
+        initrd=directory / ingredients.INITRD_FILE,
         append=recipe.append,
         description=recipe.description,
         version=found.version,
@@ -229,7 +227,7 @@ def _commit(recipe: Any, found: Any, progress: ProgressCallback) -> Image:
     )
     try:
         directory.chmod(0o755)
-        recipes.write(found, directory, progress)
+        ingredients.write(found, directory, progress)
         (directory / MANIFEST).write_text(_manifest(image), "utf-8")
         for file in directory.iterdir():
             _synchronize(file)
@@ -277,8 +275,6 @@ def _image(name: str, directory: Path, fields: Any) -> Image:
 
 
 def _is_current(image: Image) -> bool:
-    from ringfence.images.recipes import RECIPES
-
     recipe = RECIPES.get(image.name)
     return recipe is None or recipe.revision == image.recipe
 
@@ -305,7 +301,7 @@ def _locked(progress: ProgressCallback) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress(Progress("another pull, which comes first"))
+            progress(Progress("wait for another pull"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
@@ -313,10 +309,6 @@ def _locked(progress: ProgressCallback) -> Iterator[None]:
             # What else can go wrong with files here: no space, no permission.
             where = f" ({error.filename})" if error.filename else ""
             raise ImageError(f"can't write the image: {error.strerror}{where}") from error
-
-
-def _recipe_names() -> list[str]:
-    return list(available())
 
 
 def _stored_names() -> list[str]:

@@ -123,8 +123,7 @@ class AptSource:
         ):
             try:
                 process = subprocess.Popen(
-                    ["apt-get", *self._options(), "-q", "-o", f"APT::Status-Fd={writer}"]
-                    + list(arguments),
+                    ["apt-get", *self._options(), f"-oAPT::Status-Fd={writer}", *arguments],
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -159,7 +158,9 @@ def _report(line: str, percent: Callable[[float], None]) -> None:
 
 def _complaint(text: str) -> str:
     lines = [line for line in text.splitlines() if line.startswith("E: ")]
-    return "; ".join(line.removeprefix("E: ") for line in lines) or text.strip() or "no reason given"
+    return (
+        "; ".join(line.removeprefix("E: ") for line in lines) or text.strip() or "no reason given"
+    )
 
 
 def _environment() -> dict[str, str]:

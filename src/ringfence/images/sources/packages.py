@@ -74,9 +74,8 @@ def parse_package(stanza: str, where: str) -> Package:
 
 def newest(packages: Iterable[Package]) -> Package | None:
     """The one with the highest version."""
-    return max(
-        packages, key=cmp_to_key(lambda a, b: compare_versions(a.version, b.version)), default=None
-    )
+    order = cmp_to_key(compare_versions)
+    return max(packages, key=lambda package: order(package.version), default=None)
 
 
 def compare_versions(left: str, right: str) -> int:
