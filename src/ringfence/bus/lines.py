@@ -25,6 +25,10 @@ class Line:
             self._level = level
             self._listener(level)
 
+    def disconnect(self) -> None:
+        """Cuts the wire: nobody hears of it any more."""
+        self._listener = _nobody
+
 
 class SharedLine:
     """A wire with several drivers: asserted while any of them asserts it.
@@ -47,6 +51,10 @@ class SharedLine:
         """A new end to drive it by."""
         return Line(self._count)
 
+    def disconnect(self) -> None:
+        """Cuts the wire behind all drivers."""
+        self._line.disconnect()
+
     def _count(self, level: bool) -> None:
         # Each end reports changes only, so a count is enough.
         self._asserted += 1 if level else -1
@@ -55,4 +63,8 @@ class SharedLine:
 
 def unconnected() -> Line:
     """A wire that leads nowhere."""
-    return Line(lambda _: None)
+    return Line(_nobody)
+
+
+def _nobody(level: bool) -> None:
+    """Listens to nothing."""

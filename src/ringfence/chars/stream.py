@@ -166,6 +166,11 @@ class Stream:
 
         return forget
 
+    def discard(self) -> None:
+        """Forgets unread output: for those who listen."""
+        with self._condition:
+            self._output.clear()
+
     def close(self) -> None:
         """Ends the line: readers get what is left, then nothing."""
         with self._condition:

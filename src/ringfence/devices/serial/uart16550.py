@@ -63,15 +63,25 @@ _FIELDS = {
 
 
 class Uart16550:
-    """One UART between an interrupt line and the host end of a serial line."""
+    """One UART between an interrupt line and the host end of a serial line.
+
+    Args:
+        port: Host end of the line.
+        irq: Interrupt wire.
+        clock: The machine's clock.
+        flush_byte: A byte after which what was sent is handed on at once, or ``None``.
+    """
 
     WIDTHS: ClassVar[frozenset[int]] = frozenset({1})
     LENGTH: ClassVar[int] = 8
 
-    def __init__(self, port: CharPort, irq: IrqLine, clock: Clock) -> None:
+    def __init__(
+        self, port: CharPort, irq: IrqLine, clock: Clock, *, flush_byte: int | None = None
+    ) -> None:
         self._port = port
         self._irq = irq
         self._clock = clock
+        self._flush_byte = -1 if flush_byte is None else flush_byte
         self._transmitted = bytearray()
         self._modem = MSR_CTS | MSR_DSR | MSR_DCD
         self._dll, self._dlm, self._scr = 12, 0, 0
@@ -120,7 +130,7 @@ class Uart16550:
                 if not self._thre:
                     self._thre = True
                     self._update()
-                if len(transmitted) >= _FLUSH_SIZE:
+                if value == self._flush_byte or len(transmitted) >= _FLUSH_SIZE:
                     self.flush()
             elif self._lcr & LCR_DLAB:
                 self._dll = value

@@ -1,0 +1,187 @@
+"""A PC as an unmodified operating system expects it, without PCI.
+
+The interrupt hardware (PICs, PIT with port 61h, local and I/O APICs) is the engine's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ringfence.boards import pc_layout as layout
+from ringfence.bus import CharPort, Clock, Device, Line, MmioBus, PortBus, SharedLine, State
+from ringfence.devices.chipset.acpi_pm import AcpiPm, SmiCommand
+from ringfence.devices.chipset.pci_none import EmptyPciConfig
+from ringfence.devices.chipset.reset import ResetControl, SystemControl
+from ringfence.devices.debug.exit import DebugConsole, DebugExit
+from ringfence.devices.debug.post import PostCodes
+from ringfence.devices.input.i8042 import I8042
+from ringfence.devices.serial.uart16550 import Uart16550
+from ringfence.devices.timer.rtc import Rtc
+from ringfence.errors import StateError
+from ringfence.firmware import acpi, direct
+from ringfence.firmware.boot import BootPlan
+from ringfence.units import GIB
+
+__all__ = ["HostEnds", "Pc"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostEnds:
+    """What a board is joined to."""
+
+    clock: Clock
+    #: Sets the level of a global system interrupt.
+    irq_line: Callable[[int, bool], None]
+    #: Host ends of COM1 to COM4, in order; fewer leave the rest out.
+    serial: Sequence[CharPort]
+    #: Host end of the debug console at port E9h.
+    debug: CharPort
+    power_off: Callable[[], None]
+    reset: Callable[[], None]
+    #: Called with the status that the guest writes to the debug-exit port.
+    debug_exit: Callable[[int], None]
+
+
+class _Placed(NamedTuple):
+    """A device at its place."""
+
+    name: str
+    device: Device
+    base: int
+    #: Parts of the device as ``(offset, length)``; empty: all of it.
+    parts: tuple[tuple[int, int], ...] = ()
+
+
+class Pc:
+    """Devices and buses of one machine.
+
+    Args:
+        ends: What the board is joined to.
+        memory: Bytes of guest memory.
+        cpus: Virtual processors.
+        keyboard: Whether there is a keyboard controller.
+    """
+
+    def __init__(
+        self, ends: HostEnds, *, memory: int, cpus: int = 1, keyboard: bool = True
+    ) -> None:
+        self.memory = memory
+        self.cpus = cpus
+        self.ports = PortBus()
+        self.mmio = MmioBus()
+        self._lines: dict[int, SharedLine] = {}
+
+        def isa(irq: int) -> Line:
+            # Several devices may sit on one line. IRQ 0, whose GSI differs, is the engine's own.
+            if irq not in self._lines:
+                self._lines[irq] = SharedLine(lambda level: ends.irq_line(irq, level))
+            return self._lines[irq].driver()
+
+        self.uarts = [
+            Uart16550(port, isa(place.irq), ends.clock, flush_byte=place.flush_byte)
+            for place, port in zip(layout.SERIAL, ends.serial, strict=False)
+        ]
+        self.pm = AcpiPm(isa(layout.SCI), ends.clock, ends.power_off)
+        self.post = PostCodes()
+        self.debug = DebugConsole(ends.debug, ends.clock)
+        self.i8042 = I8042(isa(layout.KEYBOARD_IRQ), ends.reset) if keyboard else None
+        below, above = min(memory, layout.LOW_LIMIT), max(memory - layout.LOW_LIMIT, 0)
+        placed = [
+            _Placed(f"com{index}", uart, place.port)
+            for index, (uart, place) in enumerate(zip(self.uarts, layout.SERIAL, strict=False), 1)
+        ]
+        placed += [
+            _Placed("rtc", Rtc(isa(layout.RTC_IRQ), ends.clock, (below, above)), layout.RTC),
+            _Placed("acpi-pm", self.pm, layout.PM),
+            _Placed("smi-command", SmiCommand(self.pm.set_acpi), layout.SMI_COMMAND),
+            _Placed("post", self.post, layout.POST),
+            _Placed("system-control", SystemControl(ends.reset), layout.SYSTEM_CONTROL),
+            _Placed("reset-control", ResetControl(ends.reset), layout.RESET),
+            # The address register is one double word; CF9h within it is the reset register.
+            _Placed("pci-none", EmptyPciConfig(), layout.PCI, ((0, 1), (4, 4))),
+            _Placed("debug-exit", DebugExit(ends.debug_exit), layout.DEBUG_EXIT),
+            _Placed("debug-console", self.debug, layout.DEBUG_CONSOLE),
+        ]
+        if self.i8042 is not None:
+            placed.append(_Placed("i8042", self.i8042, layout.I8042, ((0, 1), (4, 1))))
+        self.devices: dict[str, Device] = {}
+        for entry in placed:
+            self.devices[entry.name] = entry.device
+            for offset, length in entry.parts or ((0, entry.device.LENGTH),):
+                self.ports.add(
+                    entry.base + offset,
+                    entry.device,
+                    name=entry.name,
+                    offset=offset,
+                    length=length,
+                )
+
+    def reset(self) -> None:
+        """Resets all devices."""
+        for device in self.devices.values():
+            device.reset()
+
+    def flush(self) -> None:
+        """Hands all output that devices hold back to its host ends."""
+        for uart in self.uarts:
+            uart.flush()
+        self.debug.flush()
+
+    def close(self) -> None:
+        """Lets go of the engine, so that its memory is free before this board is."""
+        for line in self._lines.values():
+            line.disconnect()
+
+    def state(self) -> State:
+        """The state of all devices, by name."""
+        return {name: device.state() for name, device in self.devices.items()}
+
+    def restore(self, state: State) -> None:
+        """Takes the state of all devices.
+
+        Raises:
+            StateError: a device is missing or one too many, or its state does not fit.
+        """
+        if set(state) != set(self.devices):
+            differing = ", ".join(sorted(set(state) ^ set(self.devices)))
+            raise StateError(f"the state is of a board with other devices: {differing}")
+        for name, device in self.devices.items():
+            device.restore(state[name])
+
+    def memory_ranges(self) -> list[tuple[int, int]]:
+        """Address and size of the memory to map."""
+        low = min(self.memory, layout.LOW_LIMIT)
+        ranges = [
+            (0, layout.VIDEO),
+            (layout.BIOS, layout.ONE_MEGABYTE - layout.BIOS),
+            (layout.ONE_MEGABYTE, low - layout.ONE_MEGABYTE),
+        ]
+        if self.memory > low:
+            ranges.append((4 * GIB, self.memory - low))
+        return ranges
+
+    def boot(
+        self,
+        kernel: bytes | memoryview,
+        *,
+        initrd: bytes | memoryview | None = None,
+        command_line: str = "",
+    ) -> BootPlan:
+        """What to put into memory and the first processor to boot ``kernel``.
+
+        Raises:
+            KernelError: the kernel can't be loaded.
+            InitrdError: the initial RAM disk can't be loaded.
+        """
+        plan = direct.plan(
+            kernel,
+            ranges=layout.memory_map(self.memory),
+            command_line=command_line,
+            initrd=initrd,
+            rsdp=layout.BIOS,
+        )
+        hardware = layout.acpi_hardware(
+            self.cpus, serial=len(self.uarts), keyboard=self.i8042 is not None
+        )
+        plan.writes.append((layout.BIOS, acpi.build(hardware, layout.BIOS)))
+        return plan

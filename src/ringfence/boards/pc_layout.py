@@ -1,0 +1,106 @@
+"""Where everything sits on the board ``pc``: addresses, interrupts, memory map."""
+
+from typing import NamedTuple
+
+from ringfence.devices.chipset.acpi_pm import (
+    ACPI_DISABLE,
+    ACPI_ENABLE,
+    GPE0,
+    PM1_CONTROL,
+    PM_TIMER,
+    SLP_TYP_S5,
+)
+from ringfence.devices.chipset.reset import RESET_VALUE
+from ringfence.devices.timer.rtc import CENTURY
+from ringfence.firmware.acpi import AcpiHardware, SerialLine
+from ringfence.firmware.e820 import RAM, RESERVED, MemoryRange
+from ringfence.units import GIB, KIB, MIB
+
+
+class SerialPlace(NamedTuple):
+    """Where a UART sits."""
+
+    port: int
+    irq: int
+    #: A byte that is never held back to be sent with others.
+    flush_byte: int | None = None
+
+
+# Ports.
+#: COM2 carries lines of control, which should arrive when they end.
+SERIAL = (
+    SerialPlace(0x3F8, 4),
+    SerialPlace(0x2F8, 3, flush_byte=0x0A),
+    SerialPlace(0x3E8, 4),
+    SerialPlace(0x2E8, 3),
+)
+I8042 = 0x60
+RTC = 0x70
+POST = 0x80
+SYSTEM_CONTROL = 0x92
+SMI_COMMAND = 0xB2
+DEBUG_CONSOLE = 0xE9
+DEBUG_EXIT = 0xF4
+PM = 0x600
+PCI = 0xCF8
+RESET = 0xCF9
+
+# Interrupts.
+KEYBOARD_IRQ = 1
+RTC_IRQ = 8
+SCI = 9
+#: The I/O APIC's input of the PIT, which the PICs have at IRQ 0.
+TIMER_GSI = 2
+
+# Memory.
+VIDEO = 0xA0000
+#: Extended BIOS data area: the kilobyte below the video memory.
+EBDA = VIDEO - KIB
+#: Where a BIOS would be, and the ACPI tables are.
+BIOS = 0xE0000
+ONE_MEGABYTE = 1 * MIB
+#: Memory beyond this lies above 4 GiB, and memory-mapped devices between.
+LOW_LIMIT = 3 * GIB
+LOCAL_APIC = 0xFEE00000
+IO_APIC = 0xFEC00000
+
+
+def memory_map(memory: int) -> list[MemoryRange]:
+    """The memory map that a machine with ``memory`` bytes tells its guest."""
+    low = min(memory, LOW_LIMIT)
+    ranges = [
+        MemoryRange(0, EBDA, RAM),
+        MemoryRange(EBDA, VIDEO - EBDA, RESERVED),
+        MemoryRange(BIOS, ONE_MEGABYTE - BIOS, RESERVED),
+        MemoryRange(ONE_MEGABYTE, low - ONE_MEGABYTE, RAM),
+    ]
+    if memory > low:
+        ranges.append(MemoryRange(4 * GIB, memory - low, RAM))
+    return ranges
+
+
+def acpi_hardware(cpus: int, *, serial: int, keyboard: bool) -> AcpiHardware:
+    """What the ACPI tables tell of the board."""
+    return AcpiHardware(
+        cpus=cpus,
+        local_apic=LOCAL_APIC,
+        io_apic=IO_APIC,
+        io_apic_id=0,
+        sci=SCI,
+        timer_gsi=TIMER_GSI,
+        pm1_event=PM,
+        pm1_control=PM + PM1_CONTROL,
+        pm_timer=PM + PM_TIMER,
+        gpe0=PM + GPE0,
+        smi_command=SMI_COMMAND,
+        acpi_enable=ACPI_ENABLE,
+        acpi_disable=ACPI_DISABLE,
+        reset_port=RESET,
+        reset_value=RESET_VALUE,
+        slp_typ_s5=SLP_TYP_S5,
+        century=CENTURY,
+        rtc_port=RTC,
+        rtc_irq=RTC_IRQ,
+        keyboard_irq=KEYBOARD_IRQ if keyboard else None,
+        serial=tuple(SerialLine(place.port, place.irq) for place in SERIAL[:serial]),
+    )

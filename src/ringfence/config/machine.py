@@ -1,0 +1,148 @@
+"""What a user can ask of a machine, checked before anything is built."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, cast, get_args
+
+from ringfence.errors import ConfigError
+from ringfence.units import GIB, KIB, MIB, TIB, format_size, parse_duration, parse_size
+
+__all__ = ["EngineName", "MachineConfig", "OnReboot"]
+
+EngineName = Literal["auto", "bt", "kvm"]
+OnReboot = Literal["restart", "stop"]
+
+_LEAST_MEMORY, _MOST_MEMORY, _PAGE = 64 * MIB, 1 * TIB, 4 * KIB
+_MOST_CPUS = 64
+_MOST_COMMAND_LINE = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineConfig:
+    """A machine as its user describes it.
+
+    Sizes and durations may be given as text (``"512M"``, ``"30s"``); they are kept as bytes and
+    seconds.
+
+    Raises:
+        ConfigError: a value is not valid; the text names the field.
+    """
+
+    #: Name of an image, or ``None`` when ``kernel`` is given.
+    image: str | None = None
+    #: A kernel to boot instead of the image's: bzImage, or ELF with a PVH entry.
+    kernel: Path | None = None
+    #: An initial RAM disk instead of the image's.
+    initrd: Path | None = None
+    #: Kernel command line, after that of the image.
+    append: str = ""
+    #: Guest memory in bytes: whole pages, 64 MiB to 1 TiB.
+    memory: int = 512 * MIB
+    #: Virtual processors, 1 to 64.
+    cpus: int = 1
+    engine: EngineName = "auto"
+    #: The machine is stopped after this many seconds.
+    timeout: float | None = None
+    #: What to do when the guest resets the machine.
+    on_reboot: OnReboot = "restart"
+    #: The guest's init starts a shell on the console.
+    shell: bool = False
+    #: A PS/2 keyboard controller is there.
+    keyboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.image is None and self.kernel is None:
+            raise ConfigError("a machine needs an image or a kernel")
+        if self.image is not None and not isinstance(self.image, str):
+            raise ConfigError(f"image: {self.image!r} is not a name")
+        for name in ("kernel", "initrd"):
+            value = getattr(self, name)
+            if value is not None:
+                _set(self, name, _path(name, value))
+        _set(self, "append", _command_line(self.append))
+        _set(self, "memory", _memory(self.memory))
+        _set(self, "cpus", _count("cpus", self.cpus, _MOST_CPUS))
+        _choice("engine", self.engine, get_args(EngineName))
+        _choice("on_reboot", self.on_reboot, get_args(OnReboot))
+        if self.timeout is not None:
+            seconds = parse_duration(self.timeout)
+            if seconds == 0:
+                raise ConfigError("timeout: 0 leaves no time to run")
+            _set(self, "timeout", seconds)
+        for name in ("shell", "keyboard"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration that a TOML table or a request names.
+
+        Raises:
+            ConfigError: a name is unknown or a value is not valid.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """What :meth:`from_mapping` reads, in plain values; defaults are left out."""
+        mapping: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            if field.name == "memory":
+                value = format_size(value)
+            mapping[field.name] = str(value) if isinstance(value, Path) else value
+        return mapping
+
+
+def _set(config: MachineConfig, name: str, value: object) -> None:
+    """Sets a field of a frozen instance while it is being made."""
+    object.__setattr__(config, name, value)
+
+
+def _path(name: str, value: object) -> Path:
+    if isinstance(value, str):
+        value = Path(value)
+    if not isinstance(value, Path) or "\0" in str(value):
+        raise ConfigError(f"{name}: {value!r} is not a path")
+    return value
+
+
+def _command_line(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"append: {value!r} is not a text")
+    if "\0" in value or "\n" in value:
+        raise ConfigError("append: a kernel command line has no line ends and no zero bytes")
+    if len(value.encode(errors="surrogateescape")) >= _MOST_COMMAND_LINE:
+        raise ConfigError(f"append: longer than {_MOST_COMMAND_LINE >> 10} KiB")
+    return value
+
+
+def _memory(value: object) -> int:
+    size = parse_size(cast("str | int", value))
+    if size % _PAGE:
+        raise ConfigError(f"memory: {size} bytes are not whole pages of 4 KiB")
+    if not _LEAST_MEMORY <= size <= _MOST_MEMORY:
+        shown = f"{size / GIB:g}G" if size >= GIB else f"{size / MIB:g}M"
+        raise ConfigError(f"memory: {shown} is not between 64M and 1T")
+    return size
+
+
+def _count(name: str, value: object, most: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ConfigError(f"{name}: {value!r} is not a number from 1 to {most}")
+    return value
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: {value!r} is none of {', '.join(choices)}")

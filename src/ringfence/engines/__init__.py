@@ -1,0 +1,20 @@
+"""Engines: what virtualizes processors and memory. The only importer of ``ringfence._core``."""
+
+from ringfence.engines.contract import (
+    Capabilities,
+    Engine,
+    EngineMachine,
+    EngineVcpu,
+    ExitKinds,
+)
+from ringfence.engines.pick import pick, probe
+
+__all__ = [
+    "Capabilities",
+    "Engine",
+    "EngineMachine",
+    "EngineVcpu",
+    "ExitKinds",
+    "pick",
+    "probe",
+]

@@ -1,0 +1,36 @@
+"""The binary translator, from the compiled extension."""
+
+from ringfence import _core
+from ringfence.engines.contract import EngineMachine, ExitKinds
+from ringfence.errors import EngineError
+
+__all__ = ["BtEngine"]
+
+
+class BtEngine:
+    """Runs anywhere an x86-64 Linux process runs."""
+
+    name = "bt"
+    error: type[Exception] = _core.CoreError
+    exits = ExitKinds(
+        port_in=_core.PortIn,
+        port_out=_core.PortOut,
+        mmio_read=_core.MmioRead,
+        mmio_write=_core.MmioWrite,
+        halt=_core.Halt,
+        shutdown=_core.Shutdown,
+        hypercall=_core.Hypercall,
+        debug=_core.Debug,
+        interrupted=_core.Interrupted,
+    )
+
+    def create_machine(self, vcpus: int) -> EngineMachine:
+        """Makes a machine without memory.
+
+        Raises:
+            EngineError: the host refuses.
+        """
+        try:
+            return _core.Machine("bt", vcpus=vcpus)
+        except _core.CoreError as error:
+            raise EngineError(f"the engine bt can't be used: {error}") from error

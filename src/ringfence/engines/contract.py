@@ -1,0 +1,115 @@
+"""The contract of engines, as protocols in the shape of the KVM API.
+
+``ringfence._core`` fulfils it; tests fulfil it with a scripted machine.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["Capabilities", "Engine", "EngineMachine", "EngineVcpu", "ExitKinds"]
+
+
+class ExitKinds(NamedTuple):
+    """The classes of exits. ``run`` returns instances of exactly these."""
+
+    #: ``port``, ``size``; the next ``run`` gets the value.
+    port_in: type[Any]
+    #: ``port``, ``size``, ``value``.
+    port_out: type[Any]
+    #: ``address``, ``size``; the next ``run`` gets the value.
+    mmio_read: type[Any]
+    #: ``address``, ``size``, ``value``.
+    mmio_write: type[Any]
+    #: ``HLT`` on a machine without interrupt hardware.
+    halt: type[Any]
+    #: A triple fault.
+    shutdown: type[Any]
+    #: ``VMCALL`` or ``VMMCALL``.
+    hypercall: type[Any]
+    #: A breakpoint that a debugger asked for.
+    debug: type[Any]
+    #: Another thread called ``interrupt``.
+    interrupted: type[Any]
+
+
+class Capabilities(NamedTuple):
+    """Whether and why an engine can run here."""
+
+    name: str
+    available: bool
+    #: Why not, or a remark.
+    reason: str = ""
+
+
+class EngineVcpu(Protocol):
+    """A virtual processor."""
+
+    def run(self, completion: int = 0) -> Any:
+        """Runs the guest until something leaves the engine; the interpreter is released."""
+
+    def interrupt(self) -> None:
+        """Makes ``run`` return soon, or at once if it is not running."""
+
+    def registers(self) -> dict[str, int]:
+        """General registers, RIP and RFLAGS by name."""
+
+    def set_registers(self, values: dict[str, int]) -> None:
+        """Sets those that are named."""
+
+    def system_registers(self) -> dict[str, Any]:
+        """Segment, table and control registers by name."""
+
+    def set_system_registers(self, values: dict[str, Any]) -> None:
+        """Sets those that are named."""
+
+    def statistics(self) -> Mapping[str, int]:
+        """Counters of the engine."""
+
+    def recent_code(self) -> list[str]:
+        """Disassembly around the last instruction, newest last."""
+
+
+class EngineMachine(Protocol):
+    """Guest memory, interrupt hardware and processors of one virtual machine."""
+
+    def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
+        """Adds zeroed memory, committed lazily."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copies out of guest memory."""
+
+    def write(self, address: int, data: Any) -> None:
+        """Copies into guest memory."""
+
+    def irq_line(self, gsi: int, level: bool) -> None:
+        """Sets the level of a global system interrupt."""
+
+    def vcpu(self, index: int) -> EngineVcpu:
+        """A virtual processor."""
+
+    @property
+    def nanoseconds(self) -> int:
+        """Time since the machine was made, on the guest's TSC."""
+
+
+class Engine(Protocol):
+    """A way to virtualize."""
+
+    @property
+    def name(self) -> str:
+        """``bt``, ``kvm``."""
+
+    @property
+    def exits(self) -> ExitKinds:
+        """The classes of its exits."""
+
+    @property
+    def error(self) -> type[Exception]:
+        """What its methods raise."""
+
+    def create_machine(self, vcpus: int) -> EngineMachine:
+        """Makes a machine without memory.
+
+        Raises:
+            EngineError: the host refuses.
+        """

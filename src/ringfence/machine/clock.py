@@ -1,0 +1,99 @@
+"""Time and timers of a machine, for devices.
+
+One thread waits for the nearest deadline and makes the calls under the machine's lock. It starts
+with the first timer.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from threading import Condition, RLock, Thread
+from time import time_ns
+
+from ringfence.units import NANOSECONDS
+
+__all__ = ["MachineClock", "TimerCall"]
+
+
+class TimerCall:
+    """A call that waits for its time."""
+
+    __slots__ = ("callback", "deadline", "order")
+
+    def __init__(self, deadline: int, order: int, callback: Callable[[], None]) -> None:
+        self.deadline = deadline
+        self.order = order
+        self.callback: Callable[[], None] | None = callback
+
+    def __lt__(self, other: "TimerCall") -> bool:
+        return (self.deadline, self.order) < (other.deadline, other.order)
+
+    def cancel(self) -> None:
+        """Makes sure that the call is not made any more."""
+        self.callback = None
+
+
+class MachineClock:
+    """The clock of one machine.
+
+    Args:
+        lock: The machine's lock, which ``call_at`` is called under.
+        now: Nanoseconds since the machine was made, as the guest counts them.
+        failed: Called when a timer's call raises.
+    """
+
+    def __init__(
+        self, lock: RLock, now: Callable[[], int], failed: Callable[[BaseException], None]
+    ) -> None:
+        self.now = now
+        self._condition = Condition(lock)
+        self._failed = failed
+        self._calls: list[TimerCall] = []
+        self._order = 0
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def wall(self) -> int:
+        """Nanoseconds since 1970-01-01 UTC on the host."""
+        return time_ns()
+
+    def call_at(self, deadline: int, callback: Callable[[], None]) -> TimerCall:
+        """Calls ``callback`` once when ``now()`` reaches ``deadline``."""
+        self._order += 1
+        call = TimerCall(deadline, self._order, callback)
+        if self._closed:
+            return call
+        heappush(self._calls, call)
+        if self._thread is None:
+            self._thread = Thread(target=self._serve, name="ringfence-timer", daemon=True)
+            self._thread.start()
+        elif self._calls[0] is call:
+            self._condition.notify()
+        return call
+
+    def close(self) -> None:
+        """Ends all timers; called under the machine's lock."""
+        self._closed = True
+        self._calls.clear()
+        # The machine's own clock goes with its engine.
+        last = self.now()
+        self.now = lambda: last
+        self._condition.notify()
+
+    def _serve(self) -> None:
+        """Body of the thread."""
+        with self._condition:
+            while not self._closed:
+                if not self._calls:
+                    self._condition.wait()
+                    continue
+                left = self._calls[0].deadline - self.now()
+                if left > 0:
+                    self._condition.wait(left / NANOSECONDS)
+                    continue
+                callback = heappop(self._calls).callback
+                if callback is None:
+                    continue
+                try:
+                    callback()
+                except Exception as error:  # noqa: BLE001 - a defect ends the machine, not us
+                    self._failed(error)

@@ -1,0 +1,386 @@
+"""A virtual machine from its making to its end.
+
+::
+
+    created ── start ──> running <── pause / resume ──> paused
+                            │  ↺ reset by the guest: memory and processors are made anew
+                            └── power-off, panic, triple fault, stop, time-out ──> ended
+
+Host ends (serial lines) live as long as the machine; engine, board and threads as long as a boot.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from threading import Condition, RLock, current_thread
+from time import monotonic
+
+from ringfence.boards import HostEnds, Pc
+from ringfence.chars import Stream
+from ringfence.config import MachineConfig
+from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
+from ringfence.errors import EngineError
+from ringfence.machine.clock import MachineClock
+from ringfence.machine.exit import ExitReason, MachineExit
+from ringfence.machine.processors import Processors
+from ringfence.machine.watch import ConsoleWatch
+from ringfence.units import NANOSECONDS
+
+__all__ = ["BootFiles", "Machine", "MachineState"]
+
+# How long a panicked kernel may go on printing, in nanoseconds.
+_PANIC_GRACE = NANOSECONDS // 2
+
+
+class MachineState(StrEnum):
+    """The states of a machine."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class BootFiles:
+    """What a machine boots, already read."""
+
+    kernel: bytes
+    initrd: bytes | None = None
+    command_line: str = ""
+
+
+@dataclass(slots=True)
+class _Boot:
+    """Everything that a reset makes anew."""
+
+    engine: EngineMachine
+    vcpus: list[EngineVcpu]
+    clock: MachineClock
+    board: Pc
+    processors: Processors
+
+
+class Machine:
+    """One virtual machine.
+
+    Args:
+        config: Its description.
+        files: What it boots.
+        engine: What runs it; by default what the description names.
+
+    Attributes:
+        console: COM1.
+        control: COM2, ``stdout``: COM3, ``stderr``: COM4: the lines of the guest agent.
+        debug: The console at port E9h.
+        exit: How the machine ended; ``None`` until then.
+    """
+
+    def __init__(
+        self, config: MachineConfig, files: BootFiles, *, engine: Engine | None = None
+    ) -> None:
+        self.config = config
+        self.console = Stream("console")
+        self.control = Stream("control", limit=1 << 16)
+        self.stdout = Stream("stdout", limit=None)
+        self.stderr = Stream("stderr", limit=None)
+        self.debug = Stream("debug", limit=1 << 16)
+        self.exit: MachineExit | None = None
+        self._files = files
+        self._engine = engine or pick(config.engine)
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
+        self._state = MachineState.CREATED
+        self._deadline: float | None = None
+        self._restart = False
+        self._boots = 0
+        self._watch = ConsoleWatch(self._panicked, self._panic_finished)
+        self.console.listen(self._watch.feed)
+        self._boot: _Boot | None = None
+        self._statistics: list[dict[str, int]] = []
+        self._at_end: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Machine {self._state} on {self._engine.name}, {self.config.cpus} processors>"
+
+    @property
+    def state(self) -> MachineState:
+        """Where in its life the machine is."""
+        return self._state
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine."""
+        return self._engine.name
+
+    @property
+    def boots(self) -> int:
+        """How often the guest was started: once, and once more for each reset."""
+        return self._boots
+
+    @property
+    def memory_kills(self) -> int:
+        """How many processes the guest's kernel has killed for want of memory."""
+        return self._watch.kills
+
+    @property
+    def board(self) -> Pc | None:
+        """The devices of the current boot."""
+        return self._boot.board if self._boot else None
+
+    def start(self) -> None:
+        """Builds the machine and lets it run.
+
+        Raises:
+            EngineError: the engine can't run, or the machine was started before.
+            KernelError: the kernel can't be loaded.
+            InitrdError: the initial RAM disk can't be loaded.
+        """
+        with self._lock:
+            if self._state is not MachineState.CREATED:
+                raise EngineError(f"the machine can't be started: it is {self._state}")
+            if self.config.timeout is not None:
+                self._deadline = monotonic() + self.config.timeout
+            self._start_boot()
+            self._state = MachineState.RUNNING
+
+    def pause(self) -> None:
+        """Stops the processors until :meth:`resume`; the guest's clock goes on."""
+        with self._lock:
+            if self._state is not MachineState.RUNNING or self._boot is None:
+                return
+            self._state = MachineState.PAUSED
+            self._boot.processors.pause()
+
+    def resume(self) -> None:
+        """Lets the processors go on."""
+        with self._lock:
+            if self._state is MachineState.PAUSED and self._boot is not None:
+                self._state = MachineState.RUNNING
+                self._boot.processors.resume()
+
+    def stop(self, timeout: float | None = 10.0) -> None:
+        """Ends the machine at once, as if its plug was pulled; harmless when it has ended."""
+        with self._lock:
+            self.finish(MachineExit(ExitReason.STOPPED))
+        if not self._is_own_thread():
+            self.join(timeout)
+
+    def power_button(self) -> None:
+        """Presses the power button: what follows is up to the guest."""
+        with self._lock:
+            if self._boot is not None:
+                self._boot.board.pm.press_power_button()
+
+    def reset(self) -> None:
+        """Resets the machine, as its reset button would."""
+        with self._lock:
+            if self._boot is not None and self._state is not MachineState.ENDED:
+                self._reset()
+
+    def join(self, timeout: float | None = None) -> MachineExit | None:
+        """Waits until the machine has ended; ``None`` when ``timeout`` seconds were over first."""
+        with self._lock:
+            self._changed.wait_for(lambda: self._state is MachineState.ENDED, timeout)
+            return self.exit if self._state is MachineState.ENDED else None
+
+    def finish(self, how: MachineExit) -> None:
+        """Makes the machine end for the given reason; the first reason stays."""
+        with self._lock:
+            if self.exit is not None or self._state is MachineState.ENDED:
+                return
+            if self._boot is not None:
+                self._boot.board.flush()
+            # Flushing may have shown a panic, which then is the reason.
+            if self.exit is None:
+                self.exit = self._with_console(how)
+            self._restart = False
+            if self._boot is None:
+                self._end()
+            else:
+                self._boot.processors.leave()
+
+    def statistics(self) -> list[dict[str, int]]:
+        """Counters of the engine, per processor, as of the last pause or the end."""
+        with self._lock:
+            if self._state is MachineState.PAUSED and self._boot is not None:
+                self._statistics = [dict(vcpu.statistics()) for vcpu in self._boot.vcpus]
+            return self._statistics
+
+    def flush(self) -> None:
+        """Brings all that the guest has sent to the host ends."""
+        with self._lock:
+            if self._boot is not None:
+                self._boot.board.flush()
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` once when the machine has ended, or at once if it has."""
+        with self._lock:
+            if self._state is not MachineState.ENDED:
+                self._at_end.append(callback)
+                return
+        callback()
+
+    # A boot: from power-on or reset to the next reset or the end.
+
+    def _start_boot(self) -> None:
+        """Makes memory, processors and devices, loads the guest, starts the threads."""
+        config, files = self.config, self._files
+        machine = self._engine.create_machine(config.cpus)
+        clock = MachineClock(self._lock, _reader(machine), self._failed)
+        ports = [self.console, self.control, self.stdout, self.stderr]
+        board = Pc(
+            HostEnds(
+                clock=clock,
+                irq_line=machine.irq_line,
+                serial=ports,
+                debug=self.debug,
+                power_off=self._power_off,
+                reset=self._reset,
+                debug_exit=self._debug_exit,
+            ),
+            memory=config.memory,
+            cpus=config.cpus,
+            keyboard=config.keyboard,
+        )
+        plan = board.boot(files.kernel, initrd=files.initrd, command_line=files.command_line)
+        try:
+            for address, size in board.memory_ranges():
+                machine.map_memory(address, size)
+            for address, data in plan.writes:
+                machine.write(address, data)
+            vcpus = [machine.vcpu(index) for index in range(config.cpus)]
+            vcpus[0].set_system_registers(plan.system_registers)
+            vcpus[0].set_registers({**_ZERO_REGISTERS, **plan.registers})
+        except self._engine.error as error:
+            raise EngineError(f"the machine can't be built: {error}") from error
+        processors = Processors(
+            vcpus,
+            self._engine.exits,
+            board,
+            self._lock,
+            shutdown=self._shutdown,
+            failed=self._failed,
+            left=self._left,
+        )
+        self._boot = _Boot(machine, vcpus, clock, board, processors)
+        self._boots += 1
+        if self._deadline is not None:
+            left = max(self._deadline - monotonic(), 0)
+            clock.call_at(clock.now() + int(left * NANOSECONDS), self._timed_out)
+        for port, uart in zip(ports, board.uarts, strict=True):
+            port.on_input(self._locked(uart.input_ready))
+        processors.start()
+
+    def _left(self) -> None:
+        """All threads have left: the machine starts anew, or ends."""
+        with self._lock:
+            self._close_boot()
+            if self._restart and self.exit is None:
+                self._restart = False
+                try:
+                    self._start_boot()
+                except Exception as error:  # noqa: BLE001 - told to whoever waits
+                    self._failed(error)
+            elif self.exit is None:
+                self.exit = self._with_console(MachineExit(ExitReason.STOPPED))
+                self._end()
+            else:
+                self._end()
+
+    def _close_boot(self) -> None:
+        """Lets go of everything that a boot made: its memory is free then."""
+        boot, self._boot = self._boot, None
+        if boot is None:
+            return
+        boot.board.flush()
+        boot.clock.close()
+        boot.board.close()
+        self._statistics = [dict(vcpu.statistics()) for vcpu in boot.vcpus]
+
+    def _end(self) -> None:
+        self._state = MachineState.ENDED
+        for stream in (self.console, self.control, self.stdout, self.stderr, self.debug):
+            stream.close()
+        self._changed.notify_all()
+        for callback in self._at_end:
+            callback()
+
+    # What the guest does, called under the lock.
+
+    def _power_off(self) -> None:
+        self.finish(MachineExit(ExitReason.POWER_OFF))
+
+    def _debug_exit(self, status: int) -> None:
+        self.finish(
+            MachineExit(ExitReason.DEBUG_EXIT, f"status {status} at the debug-exit port", status)
+        )
+
+    def _reset(self) -> None:
+        assert self._boot is not None
+        self._boot.board.flush()
+        if self._watch.panic is not None:
+            self._panic_finished()
+        elif self.config.on_reboot == "stop":
+            self.finish(MachineExit(ExitReason.RESET))
+        elif self.exit is None:
+            self._restart = True
+            self._state = MachineState.RUNNING
+            self._boot.processors.leave()
+
+    def _shutdown(self, index: int) -> None:
+        assert self._boot is not None
+        vcpu = self._boot.vcpus[index]
+        registers = vcpu.registers()
+        self.finish(
+            MachineExit(
+                ExitReason.SHUTDOWN,
+                f"a triple fault at {registers.get('rip', 0):#x}",
+                processor=index,
+                registers=registers,
+                system_registers=vcpu.system_registers(),
+                disassembly=tuple(vcpu.recent_code()),
+            )
+        )
+
+    def _panicked(self, message: str) -> None:  # noqa: ARG002 - the watch keeps it
+        if self._boot is not None:
+            clock = self._boot.clock
+            clock.call_at(clock.now() + _PANIC_GRACE, self._panic_finished)
+
+    def _panic_finished(self) -> None:
+        self.finish(MachineExit(ExitReason.PANIC, self._watch.panic or ""))
+
+    def _timed_out(self) -> None:
+        limit = self.config.timeout
+        assert limit is not None
+        self.finish(MachineExit(ExitReason.TIMEOUT, f"the machine did not end within {limit:g} s"))
+
+    def _failed(self, error: BaseException) -> None:
+        self.finish(MachineExit(ExitReason.FAILED, f"{type(error).__name__}: {error}", cause=error))
+
+    def _with_console(self, how: MachineExit) -> MachineExit:
+        return replace(how, console=self.console.tail())
+
+    def _locked(self, call: Callable[[], None]) -> Callable[[], None]:
+        """``call`` under the machine's lock."""
+
+        def locked() -> None:
+            with self._lock:
+                call()
+
+        return locked
+
+    def _is_own_thread(self) -> bool:
+        boot = self._boot
+        return boot is not None and current_thread() in boot.processors.threads
+
+
+_ZERO_REGISTERS = dict.fromkeys(
+    ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16))), 0
+)
+
+
+def _reader(machine: EngineMachine) -> Callable[[], int]:
+    """A call that gives the machine's time."""
+    return lambda: machine.nanoseconds

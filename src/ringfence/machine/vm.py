@@ -1,0 +1,324 @@
+"""A virtual machine as a Python program holds it."""
+
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ringfence.chars import Stream
+from ringfence.config import MachineConfig
+from ringfence.errors import (
+    ConfigError,
+    EngineError,
+    GuestTimeout,
+    ImageError,
+    ImageNotFound,
+    InitrdError,
+    KernelError,
+)
+from ringfence.machine.agent import Agent, Completed, Process
+from ringfence.machine.exit import MachineExit
+from ringfence.machine.machine import BootFiles, Machine, MachineState
+from ringfence.units import GIB, format_size, parse_duration
+
+if TYPE_CHECKING:
+    from ringfence.engines import Engine
+
+__all__ = ["VM"]
+
+_DEFAULT_IMAGE = "debian"
+_LARGEST_FILE = 2 * GIB
+_SHELL = "ringfence.shell=1"
+
+
+class VM:
+    """A virtual machine; in a ``with`` statement it runs for as long as the block does.
+
+    >>> with VM("debian", memory="512M") as vm:  # doctest: +SKIP
+    ...     print(vm.run("uname -a").stdout)
+
+    Args:
+        image: Name of an image, fetched if it is not in the store. Without one, and without a
+            ``kernel``, it is ``debian``.
+        kernel: A kernel file to boot instead of the image's.
+        initrd: An initial RAM disk instead of the image's.
+        append: More for the kernel's command line.
+        memory: Guest memory: bytes, or text like ``"512M"``.
+        cpus: Virtual processors, 1 to 64.
+        engine: ``auto`` or ``bt``.
+        timeout: Stop the machine after this time: seconds, or text like ``"90s"``.
+        on_reboot: ``restart`` or ``stop`` when the guest resets the machine.
+        shell: Start a shell on the console; the machine powers off when it ends.
+        keyboard: Whether there is a PS/2 keyboard controller.
+        pull: Whether to fetch an image that is not in the store.
+        progress: Told how far the fetching of an image is (``ringfence.images.Progress``).
+
+    Raises:
+        ConfigError: an argument is not valid.
+    """
+
+    def __init__(
+        self,
+        image: str | None = None,
+        *,
+        kernel: str | Path | None = None,
+        initrd: str | Path | None = None,
+        append: str = "",
+        memory: str | int = "512M",
+        cpus: int = 1,
+        engine: str = "auto",
+        timeout: str | float | None = None,
+        on_reboot: str = "restart",
+        shell: bool = False,
+        keyboard: bool = True,
+        pull: bool = True,
+        progress: Callable[[Any], None] | None = None,
+    ) -> None:
+        if image is None and kernel is None:
+            image = _DEFAULT_IMAGE
+        self.config = MachineConfig.from_mapping(
+            {
+                "image": image,
+                "kernel": kernel,
+                "initrd": initrd,
+                "append": append,
+                "memory": memory,
+                "cpus": cpus,
+                "engine": engine,
+                "timeout": timeout,
+                "on_reboot": on_reboot,
+                "shell": shell,
+                "keyboard": keyboard,
+            }
+        )
+        self._pull = pull
+        self._progress = progress
+        self._machine: Machine | None = None
+        self._agent: Agent | None = None
+
+    def __repr__(self) -> str:
+        config = self.config
+        what = config.image or (config.kernel.name if config.kernel else "")
+        engine = self._machine.engine if self._machine else config.engine
+        cpus = f"{config.cpus} processor{'s' * (config.cpus > 1)}"
+        return f"<VM {what}: {self.state}, {format_size(config.memory)}, {cpus}, engine {engine}>"
+
+    def __enter__(self) -> Self:
+        if self._machine is None:
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self, *, engine: "Engine | None" = None) -> Self:
+        """Fetches what it boots, builds the machine and lets it run.
+
+        Args:
+            engine: An engine other than those Ringfence knows.
+
+        Raises:
+            ImageError: the image or a file can't be read, or the kernel can't be loaded.
+            EngineError: the engine can't run, or the machine was started before.
+        """
+        if self._machine is not None:
+            raise EngineError("the machine was started before; make a new one")
+        machine = Machine(self.config, self._files(), engine=engine)
+        agent = Agent(machine)
+        machine.start()
+        self._machine, self._agent = machine, agent
+        return self
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: str | float | None = None,
+        check: bool = False,
+        stdout: Callable[[bytes], object] | None = None,
+        stderr: Callable[[bytes], object] | None = None,
+    ) -> Completed:
+        """Runs a command in the guest and waits for its end.
+
+        Args:
+            command: A text for the guest's ``sh``, or a list of words that no shell touches.
+            timeout: How long it may take, the guest's start included.
+            check: Raise :class:`~ringfence.errors.CommandFailed` for a status other than 0.
+            stdout: Gets standard output as it comes; then it is not in the result.
+            stderr: The same for standard error.
+
+        Raises:
+            GuestTimeout: it did not end in time; it runs on in the guest.
+            GuestOutOfMemory: the guest killed it for want of memory, or panicked for it.
+            GuestPanic: the guest's kernel panicked meanwhile.
+            GuestShutdown: a processor shut down meanwhile.
+            GuestStopped: the machine ended before the command had.
+        """
+        limit = None if timeout is None else parse_duration(timeout)
+        process = self.start_process(command, timeout=limit)
+        completed = process.wait(limit, stdout=stdout, stderr=stderr)
+        return completed.check() if check else completed
+
+    def start_process(
+        self, command: str | Sequence[str], *, timeout: str | float | None = None
+    ) -> Process:
+        """Starts a command in the guest; one runs at a time.
+
+        Args:
+            command: A text for the guest's ``sh``, or a list of words that no shell touches.
+            timeout: How long to wait for the guest to be ready for it.
+
+        Raises:
+            GuestError: as for :meth:`run`.
+        """
+        if isinstance(command, str):
+            shown = script = command
+        else:
+            from shlex import join
+
+            shown = join(command)
+            script = f"exec {shown}\n" if command else ""
+        if "\0" in script:
+            raise ConfigError("a command can't hold a zero byte")
+        limit = None if timeout is None else parse_duration(timeout)
+        self._require()
+        assert self._agent is not None
+        return self._agent.start(shown, script, limit)
+
+    def wait(self, timeout: str | float | None = None) -> MachineExit:
+        """Waits until the machine has ended by itself.
+
+        Raises:
+            GuestTimeout: it did not within ``timeout``, or its own time was over.
+            GuestPanic: the guest's kernel panicked.
+            GuestShutdown: a processor shut down.
+            EngineError: the engine failed.
+        """
+        limit = None if timeout is None else parse_duration(timeout)
+        machine = self._require()
+        how = machine.join(limit)
+        if how is None:
+            raise GuestTimeout(
+                f"the machine did not end within {limit:g} s", console=machine.console.tail()
+            )
+        error = how.error()
+        if error is not None:
+            raise error
+        return how
+
+    def stop(self) -> None:
+        """Ends the machine at once, as if its plug was pulled; harmless when it has ended."""
+        if self._machine is not None:
+            self._machine.stop()
+
+    def shutdown(self, timeout: str | float = 30.0) -> MachineExit:
+        """Asks the guest to power off, by its agent or the power button, and waits for it.
+
+        Raises:
+            GuestTimeout: it did not; it runs on.
+        """
+        machine = self._require()
+        assert self._agent is not None
+        if not self._agent.halt():
+            machine.power_button()
+        return self.wait(timeout)
+
+    def pause(self) -> None:
+        """Stops the processors until :meth:`resume`."""
+        self._require().pause()
+
+    def resume(self) -> None:
+        """Lets the processors go on."""
+        self._require().resume()
+
+    def reset(self) -> None:
+        """Resets the machine, as its reset button would."""
+        self._require().reset()
+
+    def power_button(self) -> None:
+        """Presses the power button: what follows is up to the guest."""
+        self._require().power_button()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tells the guest the window size of its console."""
+        self._require()
+        assert self._agent is not None
+        self._agent.resize(rows, columns)
+
+    @property
+    def state(self) -> MachineState:
+        """``created``, ``running``, ``paused`` or ``ended``."""
+        return self._machine.state if self._machine else MachineState.CREATED
+
+    @property
+    def exit(self) -> MachineExit | None:
+        """How the machine ended; ``None`` until then."""
+        machine = self._machine
+        return machine.exit if machine and machine.state is MachineState.ENDED else None
+
+    @property
+    def console(self) -> Stream:
+        """The console, COM1: kernel messages and, with ``shell``, a shell."""
+        return self._require().console
+
+    @property
+    def debug_console(self) -> Stream:
+        """What the guest writes to port E9h."""
+        return self._require().debug
+
+    @property
+    def machine(self) -> Machine:
+        """The machine itself, for tools."""
+        return self._require()
+
+    def _require(self) -> Machine:
+        if self._machine is None:
+            raise EngineError("the machine was not started: use it in a with statement")
+        return self._machine
+
+    def _files(self) -> BootFiles:
+        """Reads what the machine boots."""
+        config = self.config
+        kernel, initrd, words = config.kernel, config.initrd, []
+        if config.image is not None:
+            from ringfence import images
+
+            if self._pull:
+                image = images.ensure(config.image, progress=self._progress)
+            else:
+                image = images.resolve(config.image)
+            initrd = initrd or (image.initrd if kernel is None else None)
+            kernel = kernel or image.kernel
+            words.append(image.append)
+        words.append(config.append)
+        if config.shell:
+            words.append(_SHELL)
+        assert kernel is not None
+        return BootFiles(
+            kernel=_read(kernel, "kernel", KernelError),
+            initrd=None if initrd is None else _read(initrd, "initial RAM disk", InitrdError),
+            command_line=" ".join(word for word in words if word),
+        )
+
+
+def _read(path: Path, what: str, corrupt: type[ImageError]) -> bytes:
+    """The bytes of a file that can't be endless."""
+    try:
+        # Asked before it is opened: opening a pipe would wait for its writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise corrupt(f"the {what} {path} is not a file")
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageNotFound(f"the {what} {path} does not exist") from None
+    except OSError as error:
+        raise ImageError(f"the {what} {path} can't be read: {error.strerror}") from error
+    if len(data) > _LARGEST_FILE:
+        raise corrupt(f"the {what} {path} is larger than 2 GiB")
+    return data
