@@ -7,6 +7,15 @@
 //!
 //! Unsafe island 3.
 
+pub mod cache;
+pub mod context;
 pub mod cpu;
+pub mod emit;
 pub mod env;
+pub mod frontend;
 pub mod interp;
+pub mod runtime;
+pub mod softmmu;
+mod vcpu;
+
+pub use vcpu::BtVcpu;

@@ -182,13 +182,27 @@ pub fn cmpxchg16b<E: Env>(
     retire(cpu, instruction)
 }
 
+/// Stores `new` when the value is `expected`; returns the old value.
+///
 /// # Safety
 /// `pointer` is valid for reads and writes and aligned to 16; the processor has CMPXCHG16B.
-#[target_feature(enable = "cmpxchg16b")]
 unsafe fn exchange16(pointer: *mut u128, expected: u128, new: u128) -> u128 {
-    use std::sync::atomic::Ordering::SeqCst;
-    // SAFETY: guaranteed by the caller.
-    unsafe { std::arch::x86_64::cmpxchg16b(pointer, expected, new, SeqCst, SeqCst) }
+    let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
+    // SAFETY: guaranteed by the caller. RBX, which can't be an operand, is exchanged around.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {new}",
+            "lock cmpxchg16b [{pointer}]",
+            "mov rbx, {new}",
+            new = inout(reg) new as u64 => _,
+            pointer = in(reg) pointer,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") low,
+            inout("rdx") high,
+            options(nostack),
+        );
+    }
+    u128::from(high) << 64 | u128::from(low)
 }
 
 /// AAA, AAS, AAM, AAD, DAA, DAS (SDM vol. 2A).

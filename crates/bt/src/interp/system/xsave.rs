@@ -62,7 +62,7 @@ pub(super) fn execute<E: Env>(
     if cpu.cr4 & cr::CR4_OSXSAVE == 0 || !feature.offered(cpu, env) {
         return Some(Err(Trap::UD));
     }
-    let result = prepare(cpu, instruction, form).and_then(|area| {
+    let result = prepare(cpu, instruction, form, save).and_then(|area| {
         let area = Area {
             linear: area,
             mode64: cpu.mode64(),
@@ -78,14 +78,14 @@ pub(super) fn execute<E: Env>(
 }
 
 /// Checks what all of them check; gives the linear address of the area.
-fn prepare(cpu: &Cpu, instruction: &Instruction, form: Form) -> Result<u64, Trap> {
+fn prepare(cpu: &Cpu, instruction: &Instruction, form: Form, save: bool) -> Result<u64, Trap> {
     if cpu.cr0 & cr::CR0_TS != 0 {
         return Err(Trap::NM);
     }
     if form == Form::Supervisor {
         supervisor_only(cpu)?;
     }
-    let linear = operand::memory(cpu, instruction, 0, EXTENDED, false)?;
+    let linear = operand::memory(cpu, instruction, 0, EXTENDED, save)?;
     if linear % 64 != 0 {
         Err(Trap::GP0)
     } else {

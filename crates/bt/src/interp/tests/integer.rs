@@ -219,7 +219,7 @@ fn decimal_adjustments() {
         (&[0x27], 0x2e, 0, 0x34, AF),
         (&[0x2f], 0x05, AF, 0xff, CF | AF | SF | PF), // das
         (&[0x37], 0x000f, 0, 0x0105, CF | AF),        // aaa
-        (&[0x3f], 0x0200, AF, 0x010a, CF | AF),       // aas
+        (&[0x3f], 0x0200, AF, 0x000a, CF | AF),       // aas
         (&[0xd4, 10], 0x003f, 0, 0x0603, 0),          // aam
         (&[0xd5, 10], 0x0603, 0, 0x003f, 0),          // aad
     ] {

@@ -3,6 +3,7 @@
 mod control;
 mod fpu;
 mod integer;
+mod random;
 mod strings;
 
 use iced_x86::{Decoder, DecoderOptions};

@@ -1,6 +1,6 @@
 //! The tables behind CPUID (SDM vol. 2, CPUID; APM vol. 3, appendix E).
 
-use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::arch::x86_64::__cpuid_count;
 
 use iced_x86::CpuidFeature;
 use ringfence_x86::cr;
@@ -64,6 +64,22 @@ const XCR0: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX;
 /// Legacy region and header of an XSAVE area.
 const XSAVE_FIXED: u32 = 576;
 
+/// CPUID of the host; zeros beyond its highest leaf.
+fn host(leaf: u32, subleaf: u32) -> [u32; 4] {
+    // SAFETY: every x86-64 processor has CPUID, and it has no effect.
+    #[allow(unused_unsafe)]
+    let (largest, result) = unsafe {
+        (
+            __cpuid_count(leaf & 0x8000_0000, 0).eax,
+            __cpuid_count(leaf, subleaf),
+        )
+    };
+    if leaf > largest {
+        return [0; 4];
+    }
+    [result.eax, result.ebx, result.ecx, result.edx]
+}
+
 const fn bits(numbers: &[u32]) -> u32 {
     let (mut mask, mut index) = (0, 0);
     while index < numbers.len() {
@@ -100,14 +116,6 @@ impl CpuidModel {
     /// The host's processor, less what the engine can't run, with `vcpus` processors and a TSC
     /// of `tsc_hz` hertz.
     pub fn new(vcpus: u32, tsc_hz: u64) -> Self {
-        let host = |leaf: u32, subleaf: u32| {
-            let largest = __cpuid(leaf & 0x8000_0000).eax;
-            if leaf > largest {
-                return [0; 4];
-            }
-            let result = __cpuid_count(leaf, subleaf);
-            [result.eax, result.ebx, result.ecx, result.edx]
-        };
         Self::from_host(&host, vcpus, tsc_hz)
     }
 

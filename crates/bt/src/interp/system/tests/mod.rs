@@ -12,6 +12,7 @@ mod transfer;
 mod xsave;
 
 use iced_x86::{Decoder, DecoderOptions};
+use proptest::prelude::ProptestConfig;
 use ringfence_engine::{DescriptorTable, LocalDevices, NoLocalDevices, Segment, SegmentAttributes};
 use ringfence_x86::{cr, flags};
 
@@ -291,6 +292,20 @@ fn to_user(cpu: &mut Cpu) {
     cpu.seg[SS].attributes.0 |= 3 << 5;
     cpu.gpr[RSP] = USER_STACK;
     cpu.rflags |= flags::IF;
+}
+
+/// `count` cases, or as many as the environment's `PROPTEST_CASES` asks for.
+fn cases(count: u32) -> ProptestConfig {
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() {
+        config.cases
+    } else {
+        count
+    };
+    ProptestConfig { cases, ..config }
 }
 
 /// Decodes `code` at CS:RIP and executes it.

@@ -75,7 +75,7 @@ fn deliver(cpu: &mut Cpu, env: &mut Mock, exception: Exception) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    #![proptest_config(cases(4096))]
 
     #[test]
     fn nothing_panics(

@@ -1,0 +1,414 @@
+//! Translated blocks: where they are, how they are found, linked and dropped.
+//!
+//! Each virtual processor has a cache of its own, so nothing here is locked and links may depend
+//! on the address space that the processor is in. A block is found by its linear and physical
+//! address and the processor mode. Direct branches within a page are linked for good; branches
+//! into another page, and branch-target table entries, hold as long as the page's translation
+//! does and are logged by linear page.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use iced_x86::Instruction;
+use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE};
+use ringfence_engine::EngineError;
+
+use crate::context::{Context, TARGETS};
+use crate::emit::asm::{Asm, patch};
+
+/// Bytes of code per processor, committed as they are used.
+const CODE_SIZE: usize = 96 << 20;
+/// Part of it for code that is rarely executed.
+const COLD_SIZE: usize = 48 << 20;
+/// Bytes that must be left in either part for the next block.
+const RESERVE: usize = 64 << 10;
+
+/// Index of a block in [`Cache::blocks`].
+pub type BlockId = u32;
+
+/// Multiplicative hashing for small integer keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FastHasher(u64);
+
+impl Hasher for FastHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 29;
+    }
+}
+
+type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
+
+/// What a translation depends on beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Linear address.
+    pub linear: u64,
+    /// Guest physical address.
+    pub physical: u64,
+    /// Processor mode, see `frontend::mode`.
+    pub mode: u32,
+}
+
+/// A direct branch that leaves a block.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchExit {
+    /// Address of the branch's displacement.
+    pub site: *mut u8,
+    /// Where it goes while it is not linked.
+    pub stub: *const u8,
+    /// Linear address of the target.
+    pub target: u64,
+    /// Block that it is linked to.
+    pub linked: Option<BlockId>,
+}
+
+/// Where a guest instruction that may fault on the host begins.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultSite {
+    /// Host address.
+    pub host: u64,
+    /// Offset of the guest instruction from the start of the block.
+    pub offset: u16,
+    /// The flags are in EFLAGS, not in the context.
+    pub flags_in_register: bool,
+}
+
+/// A translated block.
+#[derive(Debug)]
+pub struct Block {
+    /// What it was translated for.
+    pub key: Key,
+    /// Physical address of the second page, if it spans two.
+    pub second_page: Option<u64>,
+    /// Bytes of guest code.
+    pub size: u32,
+    /// Entry for direct branches: flags in EFLAGS if they are live.
+    pub entry: *const u8,
+    /// Entry for indirect branches, which checks R10; null until one is needed.
+    pub indirect_entry: *const u8,
+    /// The block reads flags that it did not set.
+    pub flags_live: bool,
+    /// Direct branches.
+    pub exits: Vec<BranchExit>,
+    /// Branches linked to this block.
+    pub incoming: Vec<(BlockId, u8)>,
+    /// Native instructions that may fault, by address.
+    pub faults: Vec<FaultSite>,
+    /// The instruction at the end that the interpreter executes.
+    pub system: Option<Box<Instruction>>,
+    /// Linear address of that instruction.
+    pub system_at: u64,
+    /// Dropped: never entered again.
+    pub dead: bool,
+}
+
+/// Branches that depend on the translation of one linear page.
+#[derive(Debug, Default)]
+struct PageBranches {
+    links: Vec<(BlockId, u8)>,
+    targets: Vec<(u8, u16)>,
+    global: bool,
+}
+
+/// The translated code of one virtual processor.
+#[derive(Debug)]
+pub struct Cache {
+    base: *mut u8,
+    /// Frequently executed code.
+    pub hot: Asm,
+    /// Slow paths.
+    pub cold: Asm,
+    /// First hot and cold byte after the fixed stubs.
+    blocks_start: (*mut u8, *mut u8),
+    /// All blocks since the last reset, in order of their host addresses.
+    pub blocks: Vec<Block>,
+    map: FastMap<Key, BlockId>,
+    pages: FastMap<u64, Vec<BlockId>>,
+    branches: FastMap<u64, PageBranches>,
+    miss: u64,
+    /// Physical pages (by number) that hold no translated code any more.
+    pub emptied: Vec<u64>,
+}
+
+
+// SAFETY: the pointers lead into the cache's own mapping.
+unsafe impl Send for Cache {}
+
+impl Cache {
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// [`EngineError::Host`] when the host refuses executable memory.
+    pub fn new() -> Result<Self, EngineError> {
+        // SAFETY: an anonymous mapping at an address the kernel chooses aliases nothing.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                CODE_SIZE,
+                PROT_READ | PROT_WRITE | PROT_EXEC,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == MAP_FAILED {
+            let source = std::io::Error::last_os_error();
+            return Err(EngineError::Host { what: "executable memory for translated code", source });
+        }
+        let base = base.cast::<u8>();
+        let split = base.wrapping_add(CODE_SIZE - COLD_SIZE);
+        // SAFETY: both ranges lie in the mapping, which lives as long as the cache.
+        let (hot, cold) =
+            unsafe { (Asm::new(base, split), Asm::new(split, base.wrapping_add(CODE_SIZE))) };
+        Ok(Self {
+            blocks_start: (hot.here(), cold.here()),
+            base,
+            hot,
+            cold,
+            blocks: Vec::new(),
+            map: FastMap::default(),
+            pages: FastMap::default(),
+            branches: FastMap::default(),
+            miss: 0,
+            emptied: Vec::new(),
+        })
+    }
+
+    /// The stubs are complete; `miss` is where unknown indirect branches go.
+    pub fn seal_stubs(&mut self, miss: *const u8) {
+        self.miss = miss as u64;
+        self.blocks_start = (self.hot.here(), self.cold.here());
+    }
+
+    /// Where unknown indirect branches go.
+    pub fn miss(&self) -> u64 {
+        self.miss
+    }
+
+    /// Range of host addresses that hold translated code.
+    pub fn range(&self) -> (u64, u64) {
+        (self.base as u64, self.base as u64 + CODE_SIZE as u64)
+    }
+
+    /// Whether the next block fits.
+    pub fn has_room(&self) -> bool {
+        self.hot.room() > RESERVE && self.cold.room() > RESERVE
+    }
+
+    /// Bytes of code in use.
+    pub fn used(&self) -> usize {
+        CODE_SIZE - self.hot.room() - self.cold.room()
+    }
+
+    /// Drops everything.
+    pub fn reset(&mut self, context: &mut Context) {
+        for class in 0..2 {
+            context.targets[class].fill(self.miss);
+        }
+        self.hot.rewind(self.blocks_start.0);
+        self.cold.rewind(self.blocks_start.1);
+        self.blocks.clear();
+        self.emptied.extend(self.pages.keys());
+        self.map.clear();
+        self.pages.clear();
+        self.branches.clear();
+    }
+
+    /// The block for `key`; `second` translates the page after it, for blocks that span two.
+    pub fn find(&self, key: &Key, second: impl FnOnce() -> Option<u64>) -> Option<BlockId> {
+        let id = *self.map.get(key)?;
+        let block = &self.blocks[id as usize];
+        match block.second_page {
+            None => Some(id),
+            Some(page) => (second() == Some(page)).then_some(id),
+        }
+    }
+
+    /// Adds a block that was just emitted.
+    pub fn insert(&mut self, block: Block) -> BlockId {
+        let id = self.blocks.len() as BlockId;
+        self.pages.entry(block.key.physical >> 12).or_default().push(id);
+        if let Some(page) = block.second_page {
+            self.pages.entry(page >> 12).or_default().push(id);
+        }
+        // A block that spans two pages may be replaced when its second page is another one now;
+        // branches to the old one hold until the flush that the change of mapping brings.
+        self.map.insert(block.key, id);
+        self.blocks.push(block);
+        id
+    }
+
+    /// Whether blocks of this physical page exist.
+    pub fn has_page(&self, gpa: u64) -> bool {
+        self.pages.contains_key(&(gpa >> 12))
+    }
+
+    /// The block whose hot code holds host address `host`.
+    pub fn block_at(&self, host: u64) -> Option<BlockId> {
+        let next = self.blocks.partition_point(|b| b.entry as u64 <= host);
+        next.checked_sub(1).map(|i| i as BlockId)
+    }
+
+    /// Links exit `exit` of `from` to `to`. `pages` are the linear pages whose translations the
+    /// link depends on, and whether they are global.
+    pub fn link(&mut self, from: BlockId, exit: u8, to: BlockId, pages: &[(u64, bool)]) {
+        let entry = self.blocks[to as usize].entry;
+        let source = &mut self.blocks[from as usize];
+        if source.dead {
+            return;
+        }
+        let Some(branch) = source.exits.get_mut(usize::from(exit)) else { return };
+        branch.linked = Some(to);
+        // SAFETY: the site was emitted for this exit, and this processor's code is not running.
+        unsafe { patch(branch.site, entry) };
+        self.blocks[to as usize].incoming.push((from, exit));
+        for &(page, global) in pages {
+            let log = self.branches.entry(page).or_default();
+            log.global = global;
+            log.links.push((from, exit));
+        }
+    }
+
+    fn unlink(&mut self, from: BlockId, exit: u8) {
+        let Some(branch) =
+            self.blocks.get_mut(from as usize).and_then(|b| b.exits.get_mut(usize::from(exit)))
+        else {
+            return;
+        };
+        let Some(to) = branch.linked.take() else { return };
+        // SAFETY: as in `link`.
+        unsafe { patch(branch.site, branch.stub) };
+        self.blocks[to as usize].incoming.retain(|&other| other != (from, exit));
+    }
+
+    /// Enters a block into the branch-target table of `class`.
+    pub fn enter_target(
+        &mut self,
+        context: &mut Context,
+        class: usize,
+        id: BlockId,
+        global: bool,
+    ) {
+        let block = &self.blocks[id as usize];
+        let linear = block.key.linear;
+        let slot = linear as usize & (TARGETS - 1);
+        context.targets[class][slot] = block.indirect_entry as u64;
+        let pages = 1 + u64::from(block.second_page.is_some());
+        for page in (0..pages).map(|i| (linear & !0xfff).wrapping_add(i << 12)) {
+            let log = self.branches.entry(page).or_default();
+            log.global = global;
+            log.targets.push((class as u8, slot as u16));
+        }
+    }
+
+    /// Drops branches into linear page `page`.
+    pub fn flush_page(&mut self, context: &mut Context, page: u64) {
+        let Some(log) = self.branches.remove(&page) else { return };
+        self.drop_branches(context, log);
+    }
+
+    /// Drops branches that depend on any translation, or on any that is not global.
+    pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
+        let drained: Vec<_> =
+            self.branches.extract_if(|_, log| !(keep_global && log.global)).collect();
+        for (_, log) in drained {
+            self.drop_branches(context, log);
+        }
+    }
+
+    fn drop_branches(&mut self, context: &mut Context, log: PageBranches) {
+        for (from, exit) in log.links {
+            self.unlink(from, exit);
+        }
+        for (class, slot) in log.targets {
+            context.targets[usize::from(class)][usize::from(slot)] = self.miss;
+        }
+    }
+
+    /// Drops the blocks that hold code of physical range `[start, end)`.
+    pub fn invalidate(&mut self, context: &mut Context, start: u64, end: u64) {
+        for page in start >> 12..=(end - 1) >> 12 {
+            let Some(ids) = self.pages.get_mut(&page) else { continue };
+            let mut dropped = Vec::new();
+            let blocks = &self.blocks;
+            ids.retain(|&id| {
+                let overlaps = blocks[id as usize].overlaps(start, end);
+                if overlaps {
+                    dropped.push(id);
+                }
+                !overlaps
+            });
+            if ids.is_empty() {
+                self.pages.remove(&page);
+                self.emptied.push(page);
+            }
+            for id in dropped {
+                self.drop_block(context, id);
+            }
+        }
+    }
+
+    fn drop_block(&mut self, context: &mut Context, id: BlockId) {
+        let block = &mut self.blocks[id as usize];
+        if block.dead {
+            return;
+        }
+        block.dead = true;
+        let (key, target) = (block.key, block.indirect_entry as u64);
+        let outgoing = block.exits.len() as u8;
+        let incoming = std::mem::take(&mut block.incoming);
+        if self.map.get(&key) == Some(&id) {
+            self.map.remove(&key);
+        }
+        let slot = key.linear as usize & (TARGETS - 1);
+        for class in 0..2 {
+            if target != 0 && context.targets[class][slot] == target {
+                context.targets[class][slot] = self.miss;
+            }
+        }
+        for (from, exit) in incoming {
+            let branch = self.blocks[from as usize].exits.get_mut(usize::from(exit));
+            if let Some(branch) = branch.filter(|b| b.linked == Some(id)) {
+                branch.linked = None;
+                // SAFETY: as in `link`.
+                unsafe { patch(branch.site, branch.stub) };
+            }
+        }
+        for exit in 0..outgoing {
+            self.unlink(id, exit);
+        }
+    }
+}
+
+impl Block {
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        let first = self.key.physical;
+        let in_first = (self.size as u64).min(0x1000 - (first & 0xfff));
+        if first < end && start < first + in_first {
+            return true;
+        }
+        self.second_page.is_some_and(|page| {
+            let rest = u64::from(self.size) - in_first;
+            page < end && start < page + rest
+        })
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; no code in it runs any more.
+        unsafe { libc::munmap(self.base.cast(), CODE_SIZE) };
+    }
+}

@@ -1,0 +1,216 @@
+//! The block of memory that translated code reaches through the GS base: processor state, TLB,
+//! branch targets, and what the code and the runtime tell each other.
+//!
+//! One context belongs to one virtual processor. Other threads touch only [`Context::kick`].
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::mem::offset_of;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+
+use crate::cpu::Cpu;
+
+/// log2 of the number of TLB entries per privilege class.
+pub const TLB_BITS: u32 = 12;
+/// Number of TLB entries per privilege class.
+pub const TLB_SIZE: usize = 1 << TLB_BITS;
+/// Number of indirect-branch targets per privilege class, indexed by the low bits of the
+/// linear address.
+pub const TARGETS: usize = 1 << 16;
+
+/// One page of the software TLB. `tag ^ address < 4096` is a hit.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub struct TlbEntry {
+    /// Linear address of the page if it may be read, else a value no address hits.
+    pub tag_read: u64,
+    /// Linear address of the page if it may be written without asking.
+    pub tag_write: u64,
+    /// Host address of the page.
+    pub host: u64,
+    /// [`TlbEntry::LOGGED`] and [`TlbEntry::GLOBAL`].
+    pub info: u64,
+}
+
+impl TlbEntry {
+    /// The entry is in the flush log.
+    pub const LOGGED: u64 = 1;
+    /// The page is global.
+    pub const GLOBAL: u64 = 2;
+
+    /// A tag that no address with this index hits.
+    pub const fn miss(index: usize) -> u64 {
+        ((index ^ 1) as u64) << 12
+    }
+
+    /// Index of the entry for a linear address.
+    pub const fn index(linear: u64) -> usize {
+        (linear >> 12) as usize & (TLB_SIZE - 1)
+    }
+}
+
+/// The last page that the stack pointer was used in, readable and writable.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct StackEntry {
+    /// Linear address of the page, or [`StackEntry::MISS`].
+    pub tag: u64,
+    /// Host address of the page.
+    pub host: u64,
+}
+
+impl StackEntry {
+    /// Not canonical: only a stack pointer that would fault anyway hits it.
+    pub const MISS: u64 = 1 << 63;
+}
+
+/// State that translated code addresses relative to GS.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Context {
+    /// Architectural registers.
+    pub cpu: Cpu,
+    /// Address of this context.
+    pub this: u64,
+    /// Host stack pointer of the runtime while translated code runs.
+    pub host_rsp: u64,
+    /// Arithmetic flags in memory: OF in bit 0 of the low byte, LAHF's image in the high byte.
+    pub flags: u32,
+    /// EFLAGS at a native fault, in the same form.
+    pub fault_flags: u32,
+    /// Why translated code was left: see `runtime::exit`.
+    pub exit: u32,
+    /// Not zero: leave translated code at the next poll.
+    pub kick: AtomicU32,
+    /// Guest x87, SSE and AVX state is in host registers.
+    pub fpu_resident: u32,
+    /// Components to save and restore: XCR0 of the guest, x87 and SSE at least.
+    pub xsave_mask: u32,
+    /// Host address in translated code at which a helper gave up or a native fault happened.
+    pub exit_site: u64,
+    /// Scratch of translated code.
+    pub scratch: [u64; 2],
+    /// Guest TSC less host TSC.
+    pub tsc_offset: u64,
+    /// Default MXCSR for the runtime.
+    pub host_mxcsr: u32,
+    /// Padding.
+    pub reserved: u32,
+    /// The runtime's state of this processor, for helpers.
+    pub owner: u64,
+    /// XMM0 to XMM15 over a light helper.
+    pub xmm: [[u64; 2]; 16],
+    /// Stack pages by privilege class.
+    pub stack: [StackEntry; 2],
+    /// TLB by privilege class: 0 supervisor, 1 user.
+    pub tlb: [[TlbEntry; TLB_SIZE]; 2],
+    /// Host addresses of indirect-branch targets by privilege class.
+    pub targets: [[u64; TARGETS]; 2],
+    /// What a stack pointer that hits [`StackEntry::MISS`] reads and writes.
+    pub garbage: [u8; 4096],
+}
+
+/// Offset in bytes of a context field from the GS base.
+macro_rules! at {
+    ($($field:tt)+) => { std::mem::offset_of!($crate::context::Context, $($field)+) as i32 };
+}
+pub(crate) use at;
+
+/// Offset of general register `index`.
+pub const fn gpr(index: u8) -> i32 {
+    (offset_of!(Context, cpu.gpr) + index as usize * 8) as i32
+}
+
+/// Offset of the base of segment register `index`.
+pub const fn segment_base(index: usize) -> i32 {
+    let segment = size_of::<ringfence_engine::Segment>();
+    (offset_of!(Context, cpu.seg) + index * segment) as i32
+}
+
+/// Offset of the first TLB entry of a privilege class.
+pub const fn tlb(class: usize) -> i32 {
+    (offset_of!(Context, tlb) + class * TLB_SIZE * size_of::<TlbEntry>()) as i32
+}
+
+/// Offset of the stack entry of a privilege class.
+pub const fn stack(class: usize) -> i32 {
+    (offset_of!(Context, stack) + class * size_of::<StackEntry>()) as i32
+}
+
+/// Offset of the branch-target table of a privilege class.
+pub const fn targets(class: usize) -> i32 {
+    (offset_of!(Context, targets) + class * TARGETS * 8) as i32
+}
+
+/// Owner of a [`Context`]; its address never changes.
+#[derive(Debug)]
+pub struct ContextBox(NonNull<Context>);
+
+// SAFETY: the context is plain memory owned by the box.
+unsafe impl Send for ContextBox {}
+// SAFETY: shared access is limited to `kick`, which is atomic.
+unsafe impl Sync for ContextBox {}
+
+impl ContextBox {
+    /// A context with a processor after power-up and empty tables.
+    pub fn new(miss: u64) -> Self {
+        let layout = Layout::new::<Context>();
+        // SAFETY: the layout has a size; zero is a valid value of every field, as all are
+        // integers, booleans or arrays of them.
+        let pointer = unsafe { alloc_zeroed(layout) }.cast::<Context>();
+        let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
+        let mut this = Self(pointer);
+        let context = this.get();
+        context.cpu = *Cpu::new();
+        context.this = pointer.as_ptr() as u64;
+        context.xsave_mask = 3;
+        context.host_mxcsr = 0x1f80;
+        for class in 0..2 {
+            for (index, entry) in context.tlb[class].iter_mut().enumerate() {
+                let tag = TlbEntry::miss(index);
+                *entry = TlbEntry { tag_read: tag, tag_write: tag, host: 0, info: 0 };
+            }
+            context.reset_stack(class);
+            context.targets[class].fill(miss);
+        }
+        this
+    }
+
+    /// The context.
+    pub fn get(&mut self) -> &mut Context {
+        // SAFETY: the box owns the context and `&mut self` is exclusive.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// The context, to look at.
+    pub fn peek(&self) -> &Context {
+        // SAFETY: the box owns the context, and no one writes to it while it is borrowed.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Its address.
+    pub fn as_ptr(&self) -> *mut Context {
+        self.0.as_ptr()
+    }
+
+    /// The flag that other threads set.
+    pub fn kick_flag(&self) -> *const AtomicU32 {
+        // SAFETY: the field lies in the context, which lives as long as the box.
+        unsafe { &raw const (*self.0.as_ptr()).kick }
+    }
+}
+
+impl Drop for ContextBox {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout.
+        unsafe { dealloc(self.0.as_ptr().cast(), Layout::new::<Context>()) };
+    }
+}
+
+impl Context {
+    /// Forgets the stack page of a privilege class.
+    pub fn reset_stack(&mut self, class: usize) {
+        let host = self.garbage.as_ptr() as u64;
+        self.stack[class] = StackEntry { tag: StackEntry::MISS, host };
+    }
+}

@@ -1,0 +1,350 @@
+//! The translator: decodes a block, finds which flags are live, emits host code.
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
+
+use super::classify::{CodeInfo, Kind, info};
+use super::lower::Lower;
+use super::mode::Mode;
+use crate::cache::{Block, BlockId, Cache, Key};
+use crate::cpu::Cpu;
+use crate::interp::system::cpuid::CpuidModel;
+use crate::runtime::stubs::Stubs;
+use crate::softmmu::phys::Phys;
+use crate::softmmu::walk::{Access, walk};
+
+/// Longest block, in instructions.
+const MAX_INSTRUCTIONS: usize = 64;
+/// How many instructions of a branch target are looked at for their use of flags.
+const LOOK_AHEAD: usize = 8;
+
+/// All six arithmetic flags, in the bits of `iced_x86::RflagsBits`.
+pub const ALL_FLAGS: u8 = 0x3f;
+
+/// A decoded instruction and what the translator needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded {
+    /// The instruction.
+    pub instruction: Instruction,
+    /// Its bytes.
+    pub bytes: [u8; 15],
+    /// How it is translated, `Interpret` for what the guest must not use.
+    pub kind: Kind,
+    /// Properties of its code.
+    pub info: &'static CodeInfo,
+    /// Arithmetic flags it reads.
+    pub reads: u8,
+    /// Arithmetic flags whose old values are gone afterwards.
+    pub kills: u8,
+    /// It may change arithmetic flags.
+    pub writes: bool,
+    /// Arithmetic flags that are read later, before they are overwritten.
+    pub live_after: u8,
+}
+
+impl Decoded {
+    /// Flags that must be right before the instruction.
+    pub fn live_before(&self) -> u8 {
+        self.live_after & !self.kills | self.reads
+    }
+
+    /// The instruction's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.instruction.len()]
+    }
+}
+
+/// Why no block could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The first instruction can't be fetched or is not in memory: the interpreter raises the
+    /// fault.
+    Fetch,
+}
+
+/// Translates for one virtual processor.
+#[derive(Debug)]
+pub struct Translator {
+    hidden: Vec<bool>,
+    decoded: Vec<Decoded>,
+    factory: InstructionInfoFactory,
+    bmi2: bool,
+}
+
+/// Code bytes of one guest page.
+#[derive(Clone, Copy, Debug)]
+struct CodePage {
+    host: *const u8,
+    gpa: u64,
+    global: bool,
+}
+
+impl Translator {
+    /// A translator for guests that see `cpuid`.
+    pub fn new(cpuid: &CpuidModel) -> Self {
+        let allowed = |code: Code| code.cpuid_features().iter().all(|&f| cpuid.allows(f));
+        Self {
+            hidden: Code::values().map(|code| !allowed(code)).collect(),
+            decoded: Vec::with_capacity(MAX_INSTRUCTIONS),
+            factory: InstructionInfoFactory::new(),
+            bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+        }
+    }
+
+    fn page(cpu: &Cpu, phys: &Phys, linear: u64) -> Option<CodePage> {
+        let access = Access { write: false, fetch: true, user: cpu.cpl == 3 };
+        let translation = walk(cpu, phys, linear, access).ok()?;
+        let gpa = translation.gpa & !0xfff;
+        let place = phys.place(gpa)?;
+        Some(CodePage { host: place.host, gpa, global: translation.global })
+    }
+
+    /// Physical address of the code at `linear` and whether its page is global.
+    pub fn locate(cpu: &Cpu, phys: &Phys, linear: u64) -> Option<(u64, bool)> {
+        let page = Self::page(cpu, phys, linear)?;
+        Some((page.gpa | linear & 0xfff, page.global))
+    }
+
+    /// Translates the block at `key` and adds it to the cache.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the interpreter must run the first instruction.
+    pub fn translate(
+        &mut self,
+        cache: &mut Cache,
+        stubs: &Stubs,
+        cpu: &Cpu,
+        phys: &Phys,
+        key: Key,
+        indirect: bool,
+    ) -> Result<BlockId, Refusal> {
+        let mode = Mode(key.mode);
+        let second_page = self.decode(cpu, phys, mode, key.linear)?;
+        let size: usize = self.decoded.iter().map(|d| d.instruction.len()).sum();
+        self.flags(cpu, phys, mode);
+
+        let id = cache.blocks.len() as BlockId;
+        let (hot, cold) = (&mut cache.hot, &mut cache.cold);
+        let factory = &mut self.factory;
+        let mut lower = Lower::new(hot, cold, stubs, factory, mode, id, key.linear, self.bmi2);
+        let live = self.decoded.first().map_or(0, Decoded::live_before);
+        lower.begin(live, indirect, self.decoded.iter().any(runs_fp));
+        if !self.decoded.iter().any(|decoded| lower.instruction(decoded)) {
+            let next = key.linear.wrapping_add(size as u64);
+            lower.fall_through(next, self.decoded.last().map_or(live, |d| d.live_after));
+        }
+        let code = lower.finish();
+        Ok(cache.insert(Block {
+            key,
+            second_page,
+            size: size as u32,
+            entry: code.entry,
+            indirect_entry: code.indirect_entry,
+            flags_live: live != 0,
+            exits: code.exits,
+            incoming: Vec::new(),
+            faults: code.faults,
+            system: code.system,
+            system_at: code.system_at,
+            dead: false,
+        }))
+    }
+
+    /// Decodes the block at `linear` into `self.decoded`; returns its second page, if it has one.
+    fn decode(
+        &mut self,
+        cpu: &Cpu,
+        phys: &Phys,
+        mode: Mode,
+        linear: u64,
+    ) -> Result<Option<u64>, Refusal> {
+        self.decoded.clear();
+        let page = Self::page(cpu, phys, linear).ok_or(Refusal::Fetch)?;
+        let offset = linear as usize & 0xfff;
+        // SAFETY: the slice is the rest of a mapped page; the guest may write to it meanwhile,
+        // which a decoder of bytes survives, and which the store then invalidates.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(page.host.add(offset), 0x1000 - offset) };
+        let mut decoder = Decoder::with_ip(mode.bits(), bytes, linear, DecoderOptions::NONE);
+        while self.decoded.len() < MAX_INSTRUCTIONS && decoder.can_decode() {
+            let start = decoder.position();
+            let instruction = decoder.decode();
+            if instruction.is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
+            {
+                if self.decoded.is_empty() {
+                    return self.decode_crossing(cpu, phys, mode, linear, bytes).map(Some);
+                }
+                break;
+            }
+            let length = instruction.len();
+            let decoded = self.inspect(mode, instruction, &bytes[start..start + length]);
+            self.decoded.push(decoded);
+            if ends_block(decoded.kind) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// A block of one instruction, whose bytes go on in the next page.
+    fn decode_crossing(
+        &mut self,
+        cpu: &Cpu,
+        phys: &Phys,
+        mode: Mode,
+        linear: u64,
+        first: &[u8],
+    ) -> Result<u64, Refusal> {
+        let next = (linear | 0xfff).wrapping_add(1);
+        let page = Self::page(cpu, phys, next).ok_or(Refusal::Fetch)?;
+        let mut bytes = [0; 15];
+        let count = first.len().min(14);
+        bytes[..count].copy_from_slice(&first[..count]);
+        let rest = &mut bytes[count..];
+        // SAFETY: fewer than 15 bytes at the start of a mapped page.
+        unsafe { std::ptr::copy_nonoverlapping(page.host, rest.as_mut_ptr(), rest.len()) };
+        let mut decoder = Decoder::with_ip(mode.bits(), &bytes, linear, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            return Err(Refusal::Fetch);
+        }
+        let decoded = self.inspect(mode, instruction, &bytes[..instruction.len()]);
+        self.decoded.push(decoded);
+        Ok(page.gpa)
+    }
+
+    fn inspect(&self, mode: Mode, instruction: Instruction, code: &[u8]) -> Decoded {
+        let info = info(&instruction);
+        let hidden = self.hidden[instruction.code() as usize];
+        let kind = if hidden || instruction.is_invalid() || self.refused(mode, &instruction, info) {
+            Kind::Interpret
+        } else {
+            info.kind
+        };
+        let mut bytes = [0; 15];
+        bytes[..code.len()].copy_from_slice(code);
+        let modified = instruction.rflags_modified() as u8 & ALL_FLAGS;
+        let (mut reads, mut kills) = (instruction.rflags_read() as u8 & ALL_FLAGS, modified);
+        if kind == Kind::Interpret {
+            (reads, kills) = (ALL_FLAGS, 0);
+        } else if is_shift(&instruction) {
+            let last = instruction.op_count() - 1;
+            let count = match instruction.op_kind(last) {
+                iced_x86::OpKind::Immediate8 => {
+                    let wide = instruction.op0_kind() == iced_x86::OpKind::Register
+                        && instruction.op0_register().is_gpr64()
+                        || instruction.memory_size().size() == 8;
+                    u32::from(instruction.immediate8()) & if wide { 63 } else { 31 }
+                }
+                _ => 0,
+            };
+            if count == 0 {
+                kills = 0;
+            }
+        }
+        Decoded { instruction, bytes, kind, info, reads, kills, writes: modified != 0, live_after: 0 }
+    }
+
+    /// Forms of otherwise translatable instructions that the interpreter runs.
+    fn refused(&self, mode: Mode, instruction: &Instruction, info: &CodeInfo) -> bool {
+        if info.fp && !mode.fpu() || info.avx && !mode.avx() {
+            return true;
+        }
+        if info.kind == Kind::Rdtsc && !mode.tsc() {
+            return true;
+        }
+        let memory = (0..instruction.op_count())
+            .any(|i| instruction.op_kind(i) == iced_x86::OpKind::Memory);
+        if !memory {
+            return false;
+        }
+        let narrow = instruction.memory_base().is_gpr16()
+            || instruction.memory_index().is_gpr16()
+            || mode.bits() == 32 && instruction.memory_displ_size() == 2;
+        let segment = instruction.memory_segment();
+        narrow || segment.is_segment_register() && mode.checked(segment.number())
+    }
+
+    /// Computes which flags are live after each instruction.
+    fn flags(&mut self, cpu: &Cpu, phys: &Phys, mode: Mode) {
+        let Some(last) = self.decoded.last() else { return };
+        let next = last.instruction.next_ip();
+        let mut live = match last.kind {
+            Kind::Jump | Kind::Call => {
+                self.live_at(cpu, phys, mode, last.instruction.near_branch_target())
+            }
+            Kind::JumpIf | Kind::JumpIfZero | Kind::Loop => {
+                let taken = self.live_at(cpu, phys, mode, last.instruction.near_branch_target());
+                taken | if taken == ALL_FLAGS { 0 } else { self.live_at(cpu, phys, mode, next) }
+            }
+            Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Interpret => ALL_FLAGS,
+            _ => self.live_at(cpu, phys, mode, next),
+        };
+        for decoded in self.decoded.iter_mut().rev() {
+            decoded.live_after = live;
+            live = decoded.live_before();
+        }
+    }
+
+    /// Flags that the code at `linear` may read before it sets them.
+    fn live_at(&self, cpu: &Cpu, phys: &Phys, mode: Mode, linear: u64) -> u8 {
+        let mut at = linear;
+        let mut live = ALL_FLAGS;
+        let mut budget = LOOK_AHEAD;
+        'page: while budget > 0 {
+            let Some(page) = Self::page(cpu, phys, at) else { return live };
+            let offset = at as usize & 0xfff;
+            // SAFETY: as in `decode`.
+            let bytes =
+                unsafe { std::slice::from_raw_parts(page.host.add(offset), 0x1000 - offset) };
+            let mut decoder = Decoder::with_ip(mode.bits(), bytes, at, DecoderOptions::NONE);
+            while budget > 0 && decoder.can_decode() {
+                budget -= 1;
+                let start = decoder.position();
+                let instruction = decoder.decode();
+                if instruction.is_invalid() {
+                    return live;
+                }
+                let code = &bytes[start..start + instruction.len()];
+                let decoded = self.inspect(mode, instruction, code);
+                if decoded.reads & live != 0 {
+                    return live;
+                }
+                live &= !decoded.kills;
+                if live == 0 {
+                    return 0;
+                }
+                match decoded.kind {
+                    Kind::Jump | Kind::Call => {
+                        at = instruction.near_branch_target();
+                        continue 'page;
+                    }
+                    kind if ends_block(kind) => return live,
+                    _ => {}
+                }
+            }
+            return live;
+        }
+        live
+    }
+}
+
+fn is_shift(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    )
+}
+
+fn runs_fp(decoded: &Decoded) -> bool {
+    decoded.info.fp && decoded.kind == Kind::Plain
+}
+
+/// Whether no instruction of the block follows one of this kind.
+pub fn ends_block(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::Plain | Kind::Nop | Kind::Lea | Kind::Push | Kind::Pop | Kind::Leave | Kind::BitTest
+            | Kind::AbsoluteMove | Kind::Rdtsc
+    )
+}

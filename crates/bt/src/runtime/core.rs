@@ -1,0 +1,601 @@
+//! The dispatcher: finds or makes translated code, runs it, and does what it could not.
+
+use std::arch::asm;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use iced_x86::Instruction;
+use ringfence_engine::{Clock, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
+use ringfence_memory::PAGE_CODE;
+use ringfence_x86::flags;
+
+use super::kick::Kicker;
+use super::signals::Registration;
+use super::stubs::Stubs;
+use crate::cache::{BlockId, Cache, Key};
+use crate::context::{Context, ContextBox};
+use crate::cpu::Cpu;
+use crate::env::Flush;
+use crate::frontend::mode::Mode;
+use crate::frontend::translate::{Refusal, Translator};
+use crate::frontend::{exit, late_indirect_entry};
+use crate::interp::system::cpuid::CpuidModel;
+use crate::interp::system::{Delivery, deliver_interrupt, deliver_nmi, startup};
+use crate::interp::{Step, step, step_decoded};
+use crate::softmmu::phys::Phys;
+use crate::softmmu::world::World;
+
+/// How many recent instruction addresses are kept for error messages.
+const RECENT: usize = 16;
+
+/// Counters of one processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statistics {
+    /// Blocks translated.
+    pub blocks: u64,
+    /// Instructions the interpreter executed because they are system instructions.
+    pub system: u64,
+    /// Instructions the interpreter executed because memory access needed it.
+    pub memory: u64,
+    /// Instructions the interpreter executed because of a native fault.
+    pub faults: u64,
+    /// Instructions the interpreter executed in modes that are not translated.
+    pub interpreted: u64,
+    /// TLB misses in translated code.
+    pub tlb_misses: u64,
+    /// Unknown indirect-branch targets.
+    pub target_misses: u64,
+    /// Direct branches linked or resolved.
+    pub branches: u64,
+    /// Interrupts delivered.
+    pub interrupts: u64,
+    /// Writes to pages with translated code.
+    pub code_writes: u64,
+    /// Times the whole cache was dropped.
+    pub resets: u64,
+    /// Flushes of non-global translations, and of all.
+    pub flushes: u64,
+    /// Waits in HLT.
+    pub halts: u64,
+}
+
+/// One virtual processor's engine.
+#[derive(Debug)]
+pub struct Core {
+    context: Arc<ContextBox>,
+    /// Memory and devices.
+    pub world: World,
+    /// Translated code.
+    pub cache: Cache,
+    /// Counters.
+    pub statistics: Statistics,
+    translator: Translator,
+    stubs: Stubs,
+    kicker: Arc<Kicker>,
+    id: u32,
+    /// Mode that the branch targets of each class were entered for.
+    target_modes: [Mode; 2],
+    /// The exit that the machine is answering.
+    answering: Option<Exit>,
+    /// An instruction is half done: it comes before any interrupt.
+    incomplete: Option<Incomplete>,
+    code_writes_seen: u64,
+    recent: [u64; RECENT],
+    recent_next: usize,
+    _registration: Registration,
+}
+
+/// What is to be done again when the machine has answered.
+#[derive(Clone, Debug)]
+enum Incomplete {
+    Instruction,
+    Interrupt(u8),
+    Nmi,
+}
+
+/// What the dispatcher does next.
+enum Next {
+    /// Look at interrupts and go on at RIP.
+    Continue,
+    /// Enter this block, which is the one at RIP.
+    Enter(BlockId),
+    /// Leave with this exit.
+    Leave(Exit),
+}
+
+impl Core {
+    /// Processor `id` of a machine with `vcpus`.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the host refuses memory or lacks an instruction set extension.
+    pub fn new(
+        id: u32,
+        vcpus: u32,
+        memory: Arc<GuestMemory>,
+        devices: Arc<dyn LocalDevices>,
+        clock: Arc<Clock>,
+    ) -> Result<Box<Self>, EngineError> {
+        if !std::arch::is_x86_feature_detected!("xsave") {
+            let reason = "the processor has no XSAVE".to_owned();
+            return Err(EngineError::Unsupported { engine: "bt", reason });
+        }
+        let mut cache = Cache::new()?;
+        let stubs = Stubs::emit(&mut cache);
+        let context = Arc::new(ContextBox::new(cache.miss()));
+        let cpuid = Arc::new(CpuidModel::new(vcpus, clock.tsc_hz()));
+        let translator = Translator::new(&cpuid);
+        let phys = Phys::new(memory);
+        // SAFETY: the world lives in the same structure as the context's owner.
+        let world = unsafe { World::new(id, context.as_ptr(), phys, devices, clock, cpuid) };
+        let registration = Registration::new(cache.range(), stubs.native_fault as u64)
+            .ok_or_else(|| EngineError::Internal("too many processors in one process".into()))?;
+        Ok(Box::new(Self {
+            kicker: Arc::new(Kicker::new(Arc::clone(&context))),
+            context,
+            world,
+            cache,
+            statistics: Statistics::default(),
+            translator,
+            stubs,
+            id,
+            target_modes: [Mode::INTERPRET; 2],
+            answering: None,
+            incomplete: None,
+            code_writes_seen: 0,
+            recent: [0; RECENT],
+            recent_next: 0,
+            _registration: registration,
+        }))
+    }
+
+    /// The handle for other threads.
+    pub fn kicker(&self) -> &Arc<Kicker> {
+        &self.kicker
+    }
+
+    /// The context, apart from the borrow of `self`: its fields and those of `self` are disjoint.
+    #[allow(clippy::mut_from_ref)]
+    fn context<'a>(&self) -> &'a mut Context {
+        // SAFETY: the context outlives every use, which are all in methods of this type on the
+        // thread that runs the processor; no two uses overlap on the same field.
+        unsafe { &mut *self.context.as_ptr() }
+    }
+
+    /// The architectural state.
+    pub fn cpu<'a>(&self) -> &'a mut Cpu {
+        &mut self.context().cpu
+    }
+
+    /// Runs until something leaves the engine.
+    ///
+    /// # Errors
+    /// [`EngineError::Internal`] for a defect of the engine.
+    pub fn run(&mut self, completion: u64) -> Result<Exit, EngineError> {
+        let context = self.context();
+        context.owner = std::ptr::from_mut(self) as u64;
+        set_gs_base(context.this);
+        if self.world.phys.refresh() {
+            self.drop_everything();
+        }
+        if let Some(exit) = self.answering.take() {
+            self.world.complete(exit, completion);
+        }
+        loop {
+            if let Some(exit) = self.prepare()? {
+                return Ok(self.leave(exit));
+            }
+            let mut next = self.dispatch()?;
+            loop {
+                match next {
+                    Next::Continue => break,
+                    Next::Leave(exit) => return Ok(self.leave(exit)),
+                    Next::Enter(id) => next = self.enter_block(id)?,
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, exit: Exit) -> Exit {
+        if matches!(
+            exit,
+            Exit::PortIn { .. } | Exit::PortOut { .. } | Exit::MmioRead { .. } | Exit::MmioWrite { .. }
+        ) {
+            self.answering = Some(exit.clone());
+        }
+        exit
+    }
+
+    /// Finishes what is half done, then looks at requests, events and interrupts.
+    fn prepare(&mut self) -> Result<Option<Exit>, EngineError> {
+        let cpu = self.cpu();
+        match self.incomplete.take() {
+            None => {}
+            Some(Incomplete::Instruction) => {
+                self.world.begin_instruction();
+                let result = step(cpu, &mut self.world);
+                return Ok(self.after_step(result));
+            }
+            Some(Incomplete::Interrupt(vector)) => return Ok(self.interrupt(vector)),
+            Some(Incomplete::Nmi) => return Ok(self.nmi()),
+        }
+        let context = self.context();
+        if context.kick.load(Ordering::Relaxed) != 0 {
+            context.kick.store(0, Ordering::SeqCst);
+            if self.kicker.take_interrupt() {
+                return Ok(Some(Exit::Interrupted));
+            }
+            while let Some(event) = self.world.devices.take_event(self.id) {
+                match event {
+                    VcpuEvent::Init => {
+                        cpu.reset(true);
+                        self.drop_everything();
+                    }
+                    VcpuEvent::Startup(vector) => startup(cpu, vector),
+                    VcpuEvent::Nmi => {
+                        cpu.halted = false;
+                        if let Some(exit) = self.nmi() {
+                            return Ok(Some(exit));
+                        }
+                    }
+                }
+            }
+            self.device_writes();
+        }
+        if cpu.rflags & flags::IF != 0
+            && !cpu.interrupt_shadow
+            && self.world.devices.interrupt_pending(self.id)
+            && let Some(vector) = self.world.devices.acknowledge_interrupt(self.id)
+        {
+            cpu.halted = false;
+            self.statistics.interrupts += 1;
+            return Ok(self.interrupt(vector));
+        }
+        Ok(None)
+    }
+
+    fn interrupt(&mut self, vector: u8) -> Option<Exit> {
+        self.world.begin_instruction();
+        match deliver_interrupt(self.cpu(), &mut self.world, vector) {
+            Delivery::Done => self.retired(),
+            Delivery::Exit(exit) => {
+                self.incomplete = Some(Incomplete::Interrupt(vector));
+                return Some(exit);
+            }
+            Delivery::Shutdown => return Some(Exit::Shutdown),
+        }
+        None
+    }
+
+    fn nmi(&mut self) -> Option<Exit> {
+        self.world.begin_instruction();
+        match deliver_nmi(self.cpu(), &mut self.world) {
+            Delivery::Done => self.retired(),
+            Delivery::Exit(exit) => {
+                self.incomplete = Some(Incomplete::Nmi);
+                return Some(exit);
+            }
+            Delivery::Shutdown => return Some(Exit::Shutdown),
+        }
+        None
+    }
+
+    /// Goes on at RIP.
+    fn dispatch(&mut self) -> Result<Next, EngineError> {
+        let cpu = self.cpu();
+        if cpu.halted || self.world.devices.waits_for_startup(self.id) {
+            self.statistics.halts += 1;
+            self.kicker.wait();
+            return Ok(Next::Continue);
+        }
+        let mode = Mode::of(cpu);
+        if mode == Mode::INTERPRET {
+            self.statistics.interpreted += 1;
+            return Ok(self.interpret());
+        }
+        self.set_mode(mode);
+        let context = self.context();
+        let slot = cpu.rip as usize & (crate::context::TARGETS - 1);
+        let code = context.targets[mode.class()][slot];
+        if code != self.cache.miss() {
+            return self.enter(code as *const u8, cpu.rip);
+        }
+        self.lookup(mode, true)
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        let class = mode.class();
+        if self.target_modes[class] != mode {
+            self.target_modes[class] = mode;
+            self.context().targets[class].fill(self.cache.miss());
+        }
+    }
+
+    /// Finds or makes the block at RIP; with `target`, enters it into the branch-target table.
+    fn lookup(&mut self, mode: Mode, target: bool) -> Result<Next, EngineError> {
+        let linear = self.cpu().rip;
+        let Some((id, global)) = self.block(mode, linear, target) else {
+            return Ok(self.interpret());
+        };
+        if target {
+            self.add_target(mode, id, global);
+        }
+        Ok(Next::Enter(id))
+    }
+
+    fn add_target(&mut self, mode: Mode, id: BlockId, global: bool) {
+        let block = &mut self.cache.blocks[id as usize];
+        if block.indirect_entry.is_null() {
+            let (linear, live, entry) = (block.key.linear, block.flags_live, block.entry);
+            let cold = &mut self.cache.cold;
+            let entry = late_indirect_entry(cold, &self.stubs, linear, live, entry);
+            self.cache.blocks[id as usize].indirect_entry = entry;
+        }
+        self.cache.enter_target(self.context(), mode.class(), id, global);
+    }
+
+    /// The block at `linear` and whether its page is global; `None` if the interpreter must go
+    /// on there.
+    fn block(&mut self, mode: Mode, linear: u64, indirect: bool) -> Option<(BlockId, bool)> {
+        let cpu = self.cpu();
+        let (physical, global) = Translator::locate(cpu, &self.world.phys, linear)?;
+        let key = Key { linear, physical, mode: mode.0 };
+        let phys = &self.world.phys;
+        let second = || {
+            let next = (linear | 0xfff).wrapping_add(1);
+            Translator::locate(cpu, phys, next).map(|(gpa, _)| gpa)
+        };
+        if let Some(id) = self.cache.find(&key, second) {
+            return Some((id, global));
+        }
+        if !self.cache.has_room() {
+            self.drop_everything();
+        }
+        let made = self.translator.translate(
+            &mut self.cache,
+            &self.stubs,
+            cpu,
+            &self.world.phys,
+            key,
+            indirect,
+        );
+        match made {
+            Ok(id) => {
+                self.statistics.blocks += 1;
+                self.protect(id);
+                Some((id, global))
+            }
+            Err(Refusal::Fetch) => None,
+        }
+    }
+
+    /// Makes stores to the pages of a new block visible.
+    fn protect(&mut self, id: BlockId) {
+        let block = &self.cache.blocks[id as usize];
+        for gpa in [Some(block.key.physical), block.second_page].into_iter().flatten() {
+            let Some(place) = self.world.phys.place(gpa) else { continue };
+            if place.flags.load(Ordering::SeqCst) & PAGE_CODE == 0 {
+                self.world.tlb.protect(self.context(), &self.world.phys, gpa);
+            }
+        }
+    }
+
+    fn enter_block(&mut self, id: BlockId) -> Result<Next, EngineError> {
+        let entry = self.cache.blocks[id as usize].entry;
+        self.enter(entry, 0)
+    }
+
+    /// Runs translated code from `code` until it leaves.
+    fn enter(&mut self, code: *const u8, r10: u64) -> Result<Next, EngineError> {
+        let context = self.context();
+        let cpu = &mut context.cpu;
+        cpu.interrupt_shadow = false;
+        context.flags = to_context(cpu.rflags);
+        context.xsave_mask = (cpu.xcr0 | 3) as u32 & 7;
+        context.tsc_offset = self.world.clock().tsc_offset().wrapping_add(cpu.msr.tsc_adjust);
+        // SAFETY: the stub was emitted with this signature, the GS base is the context, and
+        // `code` is an entry of a live block of this processor.
+        unsafe {
+            let enter: extern "sysv64" fn(*const u8, u64) = std::mem::transmute(self.stubs.enter);
+            enter(code, r10);
+        }
+        let context = self.context();
+        let cpu = &mut context.cpu;
+        cpu.rflags = cpu.rflags & !flags::ARITHMETIC | from_context(context.flags);
+        let (id, reason) = (context.exit >> 4, context.exit & 0xf);
+        match reason {
+            exit::SYSTEM => {
+                let block = &self.cache.blocks[id as usize];
+                cpu.rip = block.system_at;
+                let Some(instruction) = block.system.as_deref().copied() else {
+                    return Err(EngineError::Internal("a block without its instruction".into()));
+                };
+                self.statistics.system += 1;
+                Ok(self.interpret_decoded(&instruction))
+            }
+            exit::KICKED => Ok(Next::Continue),
+            exit::TARGET => {
+                self.statistics.target_misses += 1;
+                self.lookup(Mode::of(cpu), true)
+            }
+            exit::MEMORY => {
+                self.statistics.memory += 1;
+                Ok(self.interpret())
+            }
+            exit::FAULT => self.native_fault(),
+            _ => self.follow(id, reason as u8),
+        }
+    }
+
+    /// Goes on at the target of a direct branch, and links it.
+    fn follow(&mut self, from: BlockId, number: u8) -> Result<Next, EngineError> {
+        self.statistics.branches += 1;
+        let source = &self.cache.blocks[from as usize];
+        let source_page = source.key.linear & !0xfff;
+        let spans = source.second_page.is_some();
+        let mode = Mode(source.key.mode);
+        let Some(target) = source.exits.get(usize::from(number)).map(|e| e.target) else {
+            return Err(EngineError::Internal(format!("block {from} has no exit {number}")));
+        };
+        self.cpu().rip = target;
+        if self.context().kick.load(Ordering::Relaxed) != 0 {
+            return Ok(Next::Continue);
+        }
+        let resets = self.statistics.resets;
+        let Some((to, global)) = self.block(mode, target, false) else {
+            return Ok(self.interpret());
+        };
+        if self.statistics.resets == resets {
+            let page = target & !0xfff;
+            let two = self.cache.blocks[to as usize].second_page.is_some();
+            if page == source_page && !two && !spans {
+                self.cache.link(from, number, to, &[]);
+            } else if two {
+                self.cache.link(from, number, to, &[(page, global), (page + 0x1000, global)]);
+            } else {
+                self.cache.link(from, number, to, &[(page, global)]);
+            }
+        }
+        Ok(Next::Enter(to))
+    }
+
+    /// A guest instruction faulted on the host: the interpreter finds out why.
+    fn native_fault(&mut self) -> Result<Next, EngineError> {
+        let context = self.context();
+        let host = context.exit_site;
+        let block = self.cache.block_at(host).map(|id| &self.cache.blocks[id as usize]);
+        let site = block.and_then(|b| b.faults.iter().find(|f| f.host == host).map(|f| (b, *f)));
+        let Some((block, site)) = site else {
+            let rip = block.map_or(0, |b| b.key.linear);
+            return Err(EngineError::Internal(format!(
+                "translated code of the block at {rip:#x} faulted at host address {host:#x}"
+            )));
+        };
+        let cpu = &mut context.cpu;
+        cpu.rip = block.key.linear.wrapping_add(u64::from(site.offset));
+        if site.flags_in_register {
+            cpu.rflags = cpu.rflags & !flags::ARITHMETIC | from_context(context.fault_flags);
+        }
+        self.statistics.faults += 1;
+        Ok(self.interpret())
+    }
+
+    fn interpret(&mut self) -> Next {
+        self.world.begin_instruction();
+        self.note_recent();
+        let result = step(self.cpu(), &mut self.world);
+        self.after_step(result).map_or(Next::Continue, Next::Leave)
+    }
+
+    fn interpret_decoded(&mut self, instruction: &Instruction) -> Next {
+        self.world.begin_instruction();
+        self.note_recent();
+        let result = step_decoded(self.cpu(), &mut self.world, instruction);
+        self.after_step(result).map_or(Next::Continue, Next::Leave)
+    }
+
+    fn note_recent(&mut self) {
+        self.recent[self.recent_next % RECENT] = self.cpu().rip;
+        self.recent_next = self.recent_next.wrapping_add(1);
+    }
+
+    /// Linear addresses at which the interpreter was last used, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..RECENT).map(|i| self.recent[(self.recent_next + i) % RECENT]).filter(|&rip| rip != 0)
+    }
+
+    fn after_step(&mut self, result: Step) -> Option<Exit> {
+        if let Step::Exit(exit) = result {
+            self.apply_pending();
+            self.incomplete = Some(Incomplete::Instruction);
+            return Some(exit);
+        }
+        self.retired();
+        (result == Step::Shutdown).then_some(Exit::Shutdown)
+    }
+
+    /// An instruction is complete: applies what it changed to the translated code.
+    fn retired(&mut self) {
+        self.world.end_instruction();
+        self.apply_pending();
+    }
+
+    fn apply_pending(&mut self) {
+        let context = self.context();
+        let pending = &mut self.world.pending;
+        if let Some(flush) = pending.flush.take() {
+            self.statistics.flushes += 1;
+            self.cache.flush(context, flush == Flush::NonGlobal);
+        }
+        while let Some(page) = self.world.pending.pages.pop() {
+            self.cache.flush_page(context, page);
+        }
+        while let Some((start, end)) = self.world.pending.code_writes.pop() {
+            self.statistics.code_writes += 1;
+            self.invalidate(start, end);
+        }
+    }
+
+    fn invalidate(&mut self, start: u64, end: u64) {
+        self.world.forget_fetch();
+        if start < end {
+            self.cache.invalidate(self.context(), start, end);
+            self.unprotect();
+        }
+    }
+
+    /// Pages without translated code may be written to freely again.
+    fn unprotect(&mut self) {
+        while let Some(page) = self.cache.emptied.pop() {
+            if let Some(place) = self.world.phys.place(page << 12) {
+                place.flags.fetch_and(!PAGE_CODE, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Takes note of device writes to pages with translated code.
+    fn device_writes(&mut self) {
+        let count = self.world.phys.memory().code_write_count();
+        if count != self.code_writes_seen {
+            let ranges = self.world.phys.memory().code_writes_since(self.code_writes_seen);
+            self.code_writes_seen = count;
+            for (start, end) in ranges {
+                self.invalidate(start, end);
+            }
+        }
+    }
+
+    /// Drops all translations, of code and of addresses.
+    pub fn drop_everything(&mut self) {
+        self.statistics.resets += 1;
+        self.cache.reset(self.context());
+        self.unprotect();
+        self.world.tlb.flush(self.context(), false);
+        self.world.forget_fetch();
+    }
+}
+
+/// Arithmetic flags of RFLAGS in the form of [`Context::flags`].
+fn to_context(rflags: u64) -> u32 {
+    ((rflags & 0xff) << 8 | rflags >> 11 & 1) as u32
+}
+
+/// Arithmetic flags of RFLAGS from the form of [`Context::flags`].
+fn from_context(value: u32) -> u64 {
+    let value = u64::from(value);
+    value >> 8 & (flags::ARITHMETIC & 0xff) | (value & 1) << 11
+}
+
+/// Makes GS address the context on this thread.
+fn set_gs_base(base: u64) {
+    // SAFETY: AT_HWCAP2 is always readable.
+    let fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0;
+    if fsgsbase {
+        // SAFETY: the kernel allows the instruction, and nothing else in a Linux process on
+        // x86-64 uses GS.
+        unsafe { asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
+    } else {
+        const ARCH_SET_GS: libc::c_long = 0x1001;
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
+    }
+}

@@ -1,0 +1,74 @@
+//! Light helpers: called from translated code with the guest's vector state in host registers.
+//!
+//! The stub saves XMM0 to XMM15, which is all that baseline Rust touches. The upper halves and
+//! x87 state stay in place, so nothing here may allocate or call the C library (whose copies use
+//! wider registers); what needs that gives up, and the interpreter does the instruction.
+
+use std::sync::atomic::Ordering;
+
+use ringfence_memory::PAGE_CODE;
+
+use super::core::Core;
+use crate::context::{Context, TlbEntry};
+use crate::frontend::meta;
+use crate::softmmu::tlb::Tlb;
+use crate::softmmu::walk::{Access, walk};
+
+/// Host address of linear address `linear`, or 0: then RIP is at the instruction, and the
+/// interpreter executes it.
+///
+/// # Safety
+/// For the stub only: `context` is the running processor's, its owner is set.
+pub unsafe extern "sysv64" fn memory_miss(context: *mut Context, linear: u64, meta: u32) -> u64 {
+    // SAFETY: the stub passes the context whose owner runs this code; the owner's other fields
+    // are disjoint from the context.
+    let (context, core) = unsafe {
+        let context = &mut *context;
+        let core = &mut *(context.owner as *mut Core);
+        (context, core)
+    };
+    core.statistics.tlb_misses += 1;
+    let class = (meta >> meta::CLASS_SHIFT & 1) as usize;
+    let write = meta & meta::WRITE != 0;
+    let size = u64::from(meta & meta::SIZE);
+    if let Some(host) = translate(core, context, class, linear, write, size) {
+        if meta & meta::STACK != 0 {
+            Tlb::fill_stack(context, class, linear);
+        }
+        return host;
+    }
+    let block = &core.cache.blocks[context.exit as usize];
+    context.cpu.rip = block.key.linear.wrapping_add(u64::from(meta >> meta::OFFSET_SHIFT));
+    0
+}
+
+fn translate(
+    core: &mut Core,
+    context: &mut Context,
+    class: usize,
+    linear: u64,
+    write: bool,
+    size: u64,
+) -> Option<u64> {
+    let offset = linear & 0xfff;
+    if offset + size > 4096 || (linear as i64) << 16 >> 16 != linear as i64 {
+        return None;
+    }
+    let entry = &context.tlb[class][TlbEntry::index(linear)];
+    let tag = if write { entry.tag_write } else { entry.tag_read };
+    if tag ^ linear < 4096 {
+        return Some(entry.host + offset);
+    }
+    let access = Access { write, fetch: false, user: class == 1 };
+    let world = &mut core.world;
+    let translation = walk(&context.cpu, &world.phys, linear, access).ok()?;
+    if world.tlb.is_new_large(linear, &translation) {
+        return None;
+    }
+    let place = world.phys.place(translation.gpa)?;
+    if write && (!place.ram || place.flags.load(Ordering::SeqCst) & PAGE_CODE != 0) {
+        return None;
+    }
+    world.tlb.fill(context, class, linear, &translation, &place);
+    Some(place.host as u64)
+}

@@ -1,0 +1,7 @@
+//! Running translated code: fixed stubs, host signals, the dispatcher.
+
+pub mod core;
+pub mod helpers;
+pub mod kick;
+pub mod signals;
+pub mod stubs;

@@ -1,0 +1,141 @@
+//! Filling and flushing of the TLB that translated code probes.
+
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::Ordering;
+
+use ringfence_memory::{PAGE_CODE, PAGE_WRITTEN};
+
+use super::phys::{Phys, Place};
+use super::walk::Translation;
+use crate::cache::FastHasher;
+use crate::context::{Context, StackEntry, TLB_SIZE, TlbEntry};
+
+/// Book-keeping of one processor's TLB; the entries are in its [`Context`].
+#[derive(Debug)]
+pub struct Tlb {
+    /// Indices of entries that were filled since they were last flushed, by class.
+    log: [Vec<u16>; 2],
+    /// 2 MiB ranges of linear addresses in which a large page was seen.
+    large: HashSet<u64, BuildHasherDefault<FastHasher>>,
+}
+
+impl Default for Tlb {
+    fn default() -> Self {
+        // The log never grows: an index is in it once. So filling allocates nothing.
+        let log = || Vec::with_capacity(TLB_SIZE);
+        Self { log: [log(), log()], large: HashSet::default() }
+    }
+}
+
+impl Tlb {
+    /// Whether [`Tlb::fill`] would take note of a large page it does not know.
+    pub fn is_new_large(&self, linear: u64, translation: &Translation) -> bool {
+        translation.large && !self.large.contains(&(linear >> 21))
+    }
+
+    /// Enters the translation of `linear`. Pages with code are not entered for writing.
+    pub fn fill(
+        &mut self,
+        context: &mut Context,
+        class: usize,
+        linear: u64,
+        translation: &Translation,
+        place: &Place<'_>,
+    ) {
+        let page = linear & !0xfff;
+        let index = TlbEntry::index(linear);
+        if context.tlb[class][index].info & TlbEntry::LOGGED == 0 {
+            self.log[class].push(index as u16);
+        }
+        if self.is_new_large(linear, translation) {
+            self.large.insert(linear >> 21);
+        }
+        let global = if translation.global { TlbEntry::GLOBAL } else { 0 };
+        let mut tag_write = TlbEntry::miss(index);
+        if translation.writable && place.ram {
+            if place.flags.load(Ordering::SeqCst) & PAGE_WRITTEN == 0 {
+                place.flags.fetch_or(PAGE_WRITTEN, Ordering::SeqCst);
+            }
+            if place.flags.load(Ordering::SeqCst) & PAGE_CODE == 0 {
+                tag_write = page;
+            }
+        }
+        let host = place.host as u64 & !0xfff;
+        let info = TlbEntry::LOGGED | global;
+        context.tlb[class][index] = TlbEntry { tag_read: page, tag_write, host, info };
+    }
+
+    /// Makes the page of `linear` the stack page of its class, if it may be written freely.
+    pub fn fill_stack(context: &mut Context, class: usize, linear: u64) {
+        let entry = context.tlb[class][TlbEntry::index(linear)];
+        if entry.tag_write == linear & !0xfff {
+            context.stack[class] = StackEntry { tag: entry.tag_write, host: entry.host };
+        }
+    }
+
+    /// Drops all translations, or all that are not global.
+    pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
+        for class in 0..2 {
+            context.reset_stack(class);
+            let entries = &mut context.tlb[class];
+            self.log[class].retain(|&index| {
+                let index = usize::from(index);
+                let entry = &mut entries[index];
+                if keep_global && entry.info & TlbEntry::GLOBAL != 0 {
+                    return true;
+                }
+                drop_entry(entry, index);
+                false
+            });
+        }
+        if !keep_global {
+            self.large.clear();
+        }
+    }
+
+    /// Drops the translation of `linear`; all, if it may belong to a large page.
+    pub fn flush_page(&mut self, context: &mut Context, linear: u64) {
+        if self.large.contains(&(linear >> 21)) {
+            return self.flush(context, false);
+        }
+        let index = TlbEntry::index(linear);
+        for class in 0..2 {
+            context.reset_stack(class);
+            let entry = &mut context.tlb[class][index];
+            let page = linear & !0xfff;
+            if entry.tag_read == page {
+                // It stays in the log, which costs one visit at the next flush.
+                let logged = entry.info & TlbEntry::LOGGED;
+                drop_entry(entry, index);
+                entry.info = logged;
+            }
+        }
+    }
+
+    /// Takes away the right to write to a physical page freely, as code is translated from it.
+    pub fn protect(&mut self, context: &mut Context, phys: &Phys, gpa: u64) {
+        let Some(place) = phys.place(gpa) else { return };
+        let before = place.flags.fetch_or(PAGE_CODE, Ordering::SeqCst);
+        if before & PAGE_WRITTEN == 0 {
+            return;
+        }
+        let host = place.host as u64 & !0xfff;
+        for class in 0..2 {
+            if context.stack[class].host == host {
+                context.reset_stack(class);
+            }
+            for index in 0..TLB_SIZE {
+                let entry = &mut context.tlb[class][index];
+                if entry.host == host {
+                    entry.tag_write = TlbEntry::miss(index);
+                }
+            }
+        }
+    }
+}
+
+fn drop_entry(entry: &mut TlbEntry, index: usize) {
+    let tag = TlbEntry::miss(index);
+    *entry = TlbEntry { tag_read: tag, tag_write: tag, host: 0, info: 0 };
+}
