@@ -103,8 +103,8 @@ def _report(error: RingfenceError) -> int:
             click.secho(f"  | {printable(line)}", err=True, dim=True)
     prefix = click.style("error:", fg="red", bold=True)
     click.echo(f"{prefix} {printable(str(error))}", err=True)
-    if isinstance(error, GuestShutdown):
-        click.echo(error.report(), err=True)
+    if isinstance(error, GuestShutdown) and (report := error.report()):
+        click.echo(report, err=True)
     return error.exit_status
 
 

@@ -87,7 +87,7 @@ def attach_terminal(machine: Machine, terminal: Terminal) -> bool:
         if size := terminal.size():
             machine.resize(*size)
 
-    with _window_changes() as changes, _pump(machine, terminal.write) as pump:
+    with _window_changes() as changes, console_output(machine, terminal.write) as pump:
         resized()
         return _serve(machine.console, pump, terminal.input_fd, typed, (changes, resized))
 
@@ -106,8 +106,26 @@ def attach_pipe(machine: Machine, input_fd: int, output_fd: int) -> None:
             machine.console.send((b"" if last == b"\n" else b"\n") + _END_OF_INPUT)
         return True
 
-    with _pump(machine, lambda data: write_all(output_fd, data)) as pump:
+    with console_output(machine, lambda data: write_all(output_fd, data)) as pump:
         _serve(machine.console, pump, input_fd, typed)
+
+
+@contextmanager
+def console_output(machine: Machine, write: Callable[[bytes], None]) -> Iterator["_Pump"]:
+    """Writes the console's output for as long as the block runs.
+
+    At its end the machine ends, and all it said has been written.
+    """
+    pump = _Pump(machine.console, write)
+    pump.start()
+    try:
+        yield pump
+    finally:
+        machine.stop()
+        pump.join()
+        os.close(pump.done_fd)
+    if pump.error is not None:
+        raise pump.error
 
 
 class _Pump(Thread):
@@ -132,21 +150,6 @@ class _Pump(Thread):
             self.error = error
         finally:
             os.close(self._running_fd)
-
-
-@contextmanager
-def _pump(machine: Machine, write: Callable[[bytes], None]) -> Iterator[_Pump]:
-    """Output for as long as the block runs; at its end the machine ends and output is complete."""
-    pump = _Pump(machine.console, write)
-    pump.start()
-    try:
-        yield pump
-    finally:
-        machine.stop()
-        pump.join()
-        os.close(pump.done_fd)
-    if pump.error is not None:
-        raise pump.error
 
 
 def _serve(

@@ -40,7 +40,7 @@ class SeparatedCommand(click.Command):
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
-class ImageName(click.ParamType):
+class ImageName(click.ParamType[str]):
     """The name of an image; completes those in the store and those that can be fetched."""
 
     name = "image"

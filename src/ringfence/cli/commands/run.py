@@ -1,12 +1,18 @@
 """``ringfence run``: boots a machine, for its shell or for one command."""
 
-import sys
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ringfence.cli.parameters import ImageName, SeparatedCommand
+from ringfence.errors import GuestError
+
+if TYPE_CHECKING:
+    from ringfence import VM
 
 DEFAULT_IMAGE = "debian"
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -33,6 +39,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     image: str | None,
     kernel: Path | None,
     verbose: bool,
@@ -52,5 +59,68 @@ def run(
     command: list[str] | None = ctx.meta.get(SeparatedCommand.KEY)
     if image is None and kernel is None:
         image = DEFAULT_IMAGE
-    print(image, kernel, verbose, options, command, sys.argv)
+    if image is not None:
+        _fetch(image)
+        if verbose:
+            options["append"] = f"loglevel=7 {options['append']}".strip()
+    from ringfence import VM
+
+    shell = image is not None and command is None
+    vm = VM(image, kernel=kernel, shell=shell, pull=False, **options)
+    if command is not None:
+        return _run_command(vm, command, verbose=verbose)
+    return _run_console(vm)
+
+
+def _fetch(image: str) -> None:
+    """Sees to it that the image is in the store, before the terminal is the guest's."""
+    from ringfence import images
+    from ringfence.cli.progress import shown
+
+    with shown() as bar:
+        images.ensure(image, progress=bar)
+
+
+def _run_command(vm: "VM", command: list[str], *, verbose: bool) -> int:
+    """Runs one command to its end; gives its exit status."""
+    from ringfence.cli.attach import console_output
+    from ringfence.cli.terminal import write_all
+
+    def out(data: bytes) -> None:
+        write_all(1, data)
+
+    def err(data: bytes) -> None:
+        write_all(2, data)
+
+    with _told_once(verbose), vm, console_output(vm, err) if verbose else nullcontext():
+        return vm.run(command, stdout=out, stderr=err).exit_status
+
+
+def _run_console(vm: "VM") -> int:
+    """Connects the console with our terminal, or pipes, until the machine ends."""
+    from ringfence.cli.attach import attach_pipe, attach_terminal
+    from ringfence.cli.terminal import Terminal
+
+    with _told_once(True):
+        if os.isatty(0):
+            terminal = Terminal(0, 1)
+            with terminal.raw(), vm:
+                ended = attach_terminal(vm, terminal)
+            if not ended:
+                return 0
+        else:
+            with vm:
+                attach_pipe(vm, 0, 1)
+        vm.wait()
     return 0
+
+
+@contextmanager
+def _told_once(seen: bool) -> Iterator[None]:
+    """Takes the console out of an error whose reader has seen it already."""
+    try:
+        yield
+    except GuestError as error:
+        if seen:
+            error.console = ""
+        raise
