@@ -1,8 +1,6 @@
 """A person at the console: types, waits for texts, and tells what it saw when one does not come."""
 
 import re
-from types import TracebackType
-from typing import Self
 
 from ringfence.chars import Stream
 from ringfence.errors import GuestTimeout
@@ -32,17 +30,6 @@ class ConsoleDriver:
         self.timeout = timeout
         #: Everything that was matched so far.
         self.transcript = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing to let go of; lets a test say where its dialogue ends."""
 
     def type(self, text: str) -> None:
         """Types ``text``."""
