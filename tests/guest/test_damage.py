@@ -30,14 +30,7 @@ def run(debian: str, count: int, limit: float) -> list[str]:
     share = count // WORKERS
     workers = [
         subprocess.Popen(
-            [
-                sys.executable,
-                damage.__file__,
-                image.kernel,
-                str(image.initrd),
-                str(n * share),
-                str(share),
-            ],
+            [sys.executable, damage.__file__, *files, str(n * share), str(share)],
             stdout=subprocess.PIPE,
             text=True,
         )
