@@ -1,0 +1,48 @@
+"""The command line of the benchmarks."""
+
+import argparse
+import sys
+
+from bench import boot, compute, platforms
+
+
+def main() -> int:
+    """Parses the command line and runs one benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__import__("bench").__doc__
+    )
+    commands = parser.add_subparsers(required=True, metavar="boot|compute")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--image", default="debian", help="image to boot (debian)")
+    common.add_argument("--runs", type=int, default=3, help="measurements of each kind (3)")
+    common.add_argument("--memory", default="512M", help="guest memory (512M)")
+    common.add_argument("--engine", default="auto", help="Ringfence's engine (auto)")
+    common.add_argument("--qemu-cpu", default="max", help="QEMU's processor model (max)")
+    common.add_argument("--json", action="store_true", help="print for programs")
+    common.add_argument(
+        "--platforms",
+        type=lambda text: text.split(","),
+        default=list(platforms.PLATFORMS),
+        help=f"comma-separated choice of {','.join(platforms.PLATFORMS)}",
+    )
+    booting = commands.add_parser("boot", parents=[common], help=boot.__doc__)
+    booting.set_defaults(command=boot.main)
+    computing = commands.add_parser("compute", parents=[common], help=compute.__doc__)
+    computing.add_argument("cases", nargs="*", help="workloads (all)")
+    computing.add_argument(
+        "--seconds", type=float, default=0.3, help="least time of a measurement (0.3)"
+    )
+    computing.set_defaults(command=compute.main)
+    options = parser.parse_args()
+    try:
+        platforms.check_names(options.platforms)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.runs < 1:
+        parser.error("--runs takes a number above 0")
+    status: int = options.command(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
