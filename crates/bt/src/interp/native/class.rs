@@ -92,11 +92,8 @@ fn classify(instruction: &Instruction) -> Option<u16> {
     let mut bits = Traits::NATIVE | (kind as u16) << Traits::KIND_SHIFT;
     // One code has register and memory forms; the access is that of the memory form.
     for operand in 0..instruction.op_count() {
-        let access = info.op_access(operand);
-        if instruction.op_kind(operand) == OpKind::Memory {
-            bits |= memory_access(access);
-        } else if memory_slot(instruction, operand) {
-            bits |= memory_access(access);
+        if instruction.op_kind(operand) == OpKind::Memory || memory_slot(instruction, operand) {
+            bits |= memory_access(info.op_access(operand));
         }
     }
     if aligned(instruction, kind) {
