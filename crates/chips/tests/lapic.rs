@@ -504,6 +504,16 @@ fn init_and_startup() {
     );
     assert_eq!(bench.lapic.take_event(), Some(VcpuEvent::Startup(0x10)));
     assert_eq!(bench.lapic.take_event(), None);
+    // INIT drops what came before it.
+    bench.lapic.deliver(DeliveryMode::Nmi, 0, false);
+    bench.lapic.deliver(DeliveryMode::Init, 0, false);
+    bench.lapic.deliver(DeliveryMode::Startup, 0x11, false);
+    bench.lapic.deliver(DeliveryMode::Init, 0, false);
+    assert_eq!(bench.lapic.take_event(), Some(VcpuEvent::Init));
+    assert_eq!(bench.lapic.take_event(), None);
+    bench.lapic.deliver(DeliveryMode::Startup, 0x12, false);
+    assert_eq!(bench.lapic.take_event(), Some(VcpuEvent::Startup(0x12)));
+    assert_eq!(bench.lapic.take_event(), None, "no NMI");
     // The bootstrap processor starts again by itself.
     let mut bootstrap = Lapic::new(0);
     bootstrap.deliver(DeliveryMode::Init, 0, false);

@@ -198,6 +198,15 @@ fn level_inputs_follow_their_line() {
 }
 
 #[test]
+fn an_edge_means_nothing_once_its_input_is_level_triggered() {
+    let mut pics = pics(1);
+    pulse(&mut pics, 5);
+    pics.write(0x4d0, 0x20);
+    pics.write(0x4d0, 0x00);
+    assert!(!pics.output());
+}
+
+#[test]
 fn an_interrupt_that_has_gone_is_irq_7_without_service() {
     let mut pics = pics(1);
     pics.write(0x4d0, 0x20);

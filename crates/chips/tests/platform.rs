@@ -1,6 +1,7 @@
 //! The wired machine: what an engine and a board see.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::panic;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -545,13 +546,52 @@ fn the_timer_thread_ends_with_the_machine() {
 /// Drops the last outside reference while the timer thread holds one.
 #[test]
 fn the_timer_thread_may_be_the_last_owner() {
-    for _ in 0..200 {
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().name() == Some("ringfence-timer") {
+            PANICKED.store(true, SeqCst);
+        }
+        hook(info);
+    }));
+    for _ in 0..300 {
         let machine = Machine::symmetric(1);
         machine.lapic(0, 0x3e0, 0xb);
         machine.lapic(0, LVT_TIMER, 0x2_0051);
         machine.lapic(0, 0x380, 1);
-        thread::sleep(Duration::from_micros(50));
+        // The thread wakes every 20 µs and owns the platform for part of that.
+        machine.platform.attach(0, Arc::new(Sleepy));
+        thread::sleep(Duration::from_micros(100));
     }
+    assert!(!PANICKED.load(SeqCst), "it must not wait for itself");
+}
+
+/// A kick that takes its time.
+#[derive(Debug)]
+struct Sleepy;
+
+impl Kick for Sleepy {
+    fn notify(&self) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    fn interrupt(&self) {}
+}
+
+#[test]
+fn the_pic_reaches_lint0_in_other_modes_than_ext_int() {
+    let machine = Machine::symmetric(2);
+    machine.pics(0);
+    machine.lapic(1, LVT_LINT0, 0x400);
+    machine.lapic(0, LVT_LINT0, 0x34);
+    machine.platform.irq_line(4, true);
+    assert_eq!(machine.platform.take_event(1), Some(VcpuEvent::Nmi));
+    assert_eq!(machine.acknowledge(0), Some(0x34));
+    machine.platform.irq_line(3, true);
+    assert_eq!(
+        machine.platform.take_event(1),
+        None,
+        "INTR did not rise again"
+    );
 }
 
 /// A kick that calls back into the platform, as an engine's thread would right after it.

@@ -353,3 +353,32 @@ impl Timers for Platform {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfence_engine::LocalDevices;
+
+    use super::*;
+
+    #[test]
+    fn the_fastest_timer_lets_its_thread_sleep() {
+        let platform = Platform::new(Arc::new(Clock::new()), 1);
+        for (offset, value) in [(0xf0, 0x1ff), (0x3e0, 0xb), (0x320, 0x2_0050), (0x380, 1)] {
+            platform.mmio_write(0, 0xfee0_0000 + offset, 4, value);
+        }
+        let before = platform.clock.nanoseconds();
+        let next = platform.serve();
+        assert!((before + SHORTEST_SLEEP..u64::MAX).contains(&next));
+    }
+
+    #[test]
+    fn a_masked_timer_has_no_deadline() {
+        let platform = Platform::new(Arc::new(Clock::new()), 1);
+        for (port, value) in [(0x43, 0x34), (0x40, 0), (0x40, 1)] {
+            platform.port_write(0, port, 1, value);
+        }
+        assert_eq!(platform.serve(), u64::MAX);
+        platform.port_write(0, 0x21, 1, 0xfe);
+        assert!(platform.serve() < u64::MAX);
+    }
+}
