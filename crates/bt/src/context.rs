@@ -64,6 +64,11 @@ impl StackEntry {
     pub const MISS: u64 = 1 << 63;
 }
 
+/// Place for an XMM register.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct Vector(pub [u64; 2]);
+
 /// State that translated code addresses relative to GS.
 #[repr(C, align(4096))]
 #[derive(Debug)]
@@ -99,7 +104,7 @@ pub struct Context {
     /// The runtime's state of this processor, for helpers.
     pub owner: u64,
     /// XMM0 to XMM15 over a light helper.
-    pub xmm: [[u64; 2]; 16],
+    pub xmm: [Vector; 16],
     /// Stack pages by privilege class.
     pub stack: [StackEntry; 2],
     /// TLB by privilege class: 0 supervisor, 1 user.

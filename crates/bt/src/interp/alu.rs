@@ -1,7 +1,7 @@
 //! Arithmetic and logic with two operands, increments, exchanges with comparison, and the decimal
 //! adjustments.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use ringfence_x86::flags::{AF, CF, OF, ZF};
 
 use super::arithmetic::{self as arith, replace, szp, when};
@@ -79,7 +79,7 @@ pub fn xadd<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Re
     let source = instruction.op1_register();
     let b = register::read(cpu, source);
     // The source is written first: XADD of a register with itself leaves the sum there.
-    let a = if instruction.op0_kind() == iced_x86::OpKind::Register {
+    let a = if instruction.op0_kind() == OpKind::Register {
         let a = register::read(cpu, instruction.op0_register());
         let (sum, rflags) = arith::add(a, b, false, size, cpu.rflags);
         register::write(cpu, source, a);
@@ -110,7 +110,19 @@ pub fn cmpxchg<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) ->
     let size = operand::size(instruction, 0);
     let source = register::read(cpu, instruction.op1_register());
     let expected = register::read_index(cpu, RAX, size);
-    // The destination is written in any case, with its old value when the comparison fails.
+    if instruction.op0_kind() == OpKind::Register {
+        // A register keeps even its upper half when the comparison fails.
+        let destination = instruction.op0_register();
+        let old = register::read(cpu, destination);
+        cpu.rflags = arith::sub(expected, old, false, size, cpu.rflags).1;
+        if old == expected {
+            register::write(cpu, destination, source);
+        } else {
+            register::write_index(cpu, RAX, size, old);
+        }
+        return retire(cpu, instruction);
+    }
+    // Memory is written in any case, with its old value when the comparison fails.
     let old = operand::modify(cpu, env, instruction, size, |old, rflags| {
         let (_, rflags) = arith::sub(expected, old, false, size, rflags);
         (if old == expected { source } else { old }, rflags)

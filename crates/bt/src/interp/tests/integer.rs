@@ -146,6 +146,13 @@ fn compare_and_exchange() {
     run(&mut cpu, &mut env, &[0xf0, 0x0f, 0xb1, 0x0f]).unwrap();
     assert_eq!((cpu.gpr[RAX], cpu.rflags & ZF), (9, 0));
 
+    // cmpxchg edx, ecx: a failed comparison keeps the upper half of the register
+    (cpu.gpr[RAX], cpu.gpr[RDX]) = (7, u64::MAX << 32 | 8);
+    run(&mut cpu, &mut env, &[0x0f, 0xb1, 0xca]).unwrap();
+    assert_eq!((cpu.gpr[RAX], cpu.gpr[RDX]), (8, u64::MAX << 32 | 8));
+    run(&mut cpu, &mut env, &[0x0f, 0xb1, 0xca]).unwrap();
+    assert_eq!((cpu.gpr[RAX], cpu.gpr[RDX]), (8, 9));
+
     // lock cmpxchg16b [rdi], and its alignment
     env.put(DATA, &1u64.to_le_bytes());
     env.put(DATA + 8, &2u64.to_le_bytes());
