@@ -12,7 +12,7 @@ use crate::env::{Env, Trap};
 /// Jcc.
 pub fn conditional(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
     if holds(instruction.condition_code(), cpu.rflags) {
-        jump_to(cpu, instruction.near_branch_target())
+        jump_to(cpu, direct(cpu, instruction))
     } else {
         retire(cpu, instruction)
     }
@@ -43,7 +43,7 @@ pub fn counted(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
         }
     };
     if taken {
-        jump_to(cpu, instruction.near_branch_target())?;
+        jump_to(cpu, direct(cpu, instruction))?;
     } else {
         cpu.rip = next_rip(cpu, instruction);
     }
@@ -90,6 +90,21 @@ pub fn ret<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Res
     Ok(())
 }
 
+/// Target of a direct branch. The decoder may have been given another address than RIP, such as
+/// the linear one, so only the distance counts.
+fn direct(cpu: &Cpu, instruction: &Instruction) -> u64 {
+    let distance = instruction
+        .near_branch_target()
+        .wrapping_sub(instruction.next_ip());
+    let next = cpu.rip.wrapping_add(instruction.len() as u64);
+    let target = next.wrapping_add(distance);
+    match instruction.op0_kind() {
+        OpKind::NearBranch16 => target & mask(2),
+        OpKind::NearBranch32 => target & mask(4),
+        _ => target,
+    }
+}
+
 fn jump_to(cpu: &mut Cpu, target: u64) -> Result<(), Trap> {
     check_branch_target(cpu, target)?;
     cpu.rip = target;
@@ -100,7 +115,7 @@ fn jump_to(cpu: &mut Cpu, target: u64) -> Result<(), Trap> {
 fn target<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Result<u64, Trap> {
     match instruction.op0_kind() {
         OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
-            Ok(instruction.near_branch_target())
+            Ok(direct(cpu, instruction))
         }
         _ => {
             let size = operand::size(instruction, 0);

@@ -95,6 +95,17 @@ fn sixteen_bit_branches_wrap_and_obey_the_limit() {
 }
 
 #[test]
+fn direct_branches_count_from_rip() {
+    // Decoded at its linear address, with a code segment that does not start at zero.
+    let (mut cpu, mut env) = (processor(16), Flat::new());
+    cpu.rip = 0x20;
+    let bytes = [0xe9, 0x10, 0x00];
+    let mut decoder = Decoder::with_ip(16, &bytes, 0x5_4321, DecoderOptions::NONE);
+    execute(&mut cpu, &mut env, &decoder.decode()).unwrap();
+    assert_eq!(cpu.rip, 0x33);
+}
+
+#[test]
 fn counted_branches_use_the_address_size() {
     let (mut cpu, mut env) = (processor(64), Flat::new());
     cpu.gpr[RCX] = 0x1_0000_0001;
