@@ -248,16 +248,13 @@ fn read_gate<E: Env>(cpu: &mut Cpu, env: &mut E, event: &Event) -> Result<Descri
     if size == 8 {
         linear &= 0xffff_ffff;
     }
-    let low = load(cpu, env, linear, 8, Privilege::System)?;
-    let high = if size == 16 {
-        load(cpu, env, linear.wrapping_add(8), 8, Privilege::System)?
-    } else {
-        0
-    };
+    let mut bytes = [0; 16];
+    env.load(cpu, linear, &mut bytes[..size as usize], Privilege::System)?;
+    let value = u128::from_le_bytes(bytes);
     Ok(Descriptor {
         linear,
-        low,
-        high: high & 0xffff_ffff,
+        low: value as u64,
+        high: (value >> 64) as u64 & 0xffff_ffff,
     })
 }
 
@@ -350,18 +347,17 @@ fn through_gate<E: Env>(
             stack.push(cpu, env, size, selector)?;
         }
     }
-    if inner || long {
-        let (ss, rsp) = (u64::from(cpu.seg[SS].selector), cpu.gpr[RSP]);
-        stack.push(cpu, env, size, ss)?;
-        stack.push(cpu, env, size, rsp)?;
-    }
-    let cs = u64::from(cpu.seg[CS].selector);
-    stack.push(cpu, env, size, image)?;
-    stack.push(cpu, env, size, cs)?;
-    stack.push(cpu, env, size, event.return_rip)?;
-    if let Some(code) = event.error_code {
-        stack.push(cpu, env, size, u64::from(code))?;
-    }
+    let frame = [
+        u64::from(event.error_code.unwrap_or(0)),
+        event.return_rip,
+        u64::from(cpu.seg[CS].selector),
+        image,
+        cpu.gpr[RSP],
+        u64::from(cpu.seg[SS].selector),
+    ];
+    let first = usize::from(event.error_code.is_none());
+    let last = if inner || long { frame.len() } else { 4 };
+    stack.push_frame(cpu, env, size, &frame[first..last])?;
     cpu.rflags &= !(flags::TF | flags::VM | flags::RF | flags::NT);
     if gate.attributes().kind() & 1 == 0 {
         cpu.rflags &= !flags::IF;

@@ -6,7 +6,6 @@ use ringfence_x86::{cr, flags};
 use super::super::next_rip;
 use super::descriptor::{CodeTarget, rpl};
 use super::far::{return_stack, return_target};
-use super::operand::mask;
 use super::segment::{drop_inner_segments, enter_stack, enter_virtual8086, set_real_mode_segment};
 use super::stack::Stack;
 use super::task;
@@ -143,6 +142,9 @@ fn protected<E: Env>(cpu: &mut Cpu, env: &mut E, size: usize, next: u64) -> Resu
             task::unnest(cpu, env, next)
         };
     }
+    if cpu.mode64() {
+        return from_64_bit(cpu, env, size);
+    }
     let mut stack = Stack::current(cpu, 0);
     let frame = pop_frame(cpu, env, &mut stack, size)?;
     if frame.flags & flags::VM != 0 && cpu.cpl == 0 && size == 4 && !cpu.long_mode() {
@@ -151,7 +153,7 @@ fn protected<E: Env>(cpu: &mut Cpu, env: &mut E, size: usize, next: u64) -> Resu
     let target = return_target(cpu, env, frame.cs, frame.rip)?;
     let allowed = writable(cpu, size);
     let outer = rpl(frame.cs) > cpu.cpl;
-    if !outer && !cpu.mode64() {
+    if !outer {
         cpu.gpr[RSP] = stack.pointer;
         target.enter(cpu);
         load_flags(cpu, frame.flags, allowed);
@@ -160,8 +162,22 @@ fn protected<E: Env>(cpu: &mut Cpu, env: &mut E, size: usize, next: u64) -> Resu
     let pointer = stack.pop(cpu, env, size)?;
     let ss = stack.pop(cpu, env, size)? as u16;
     let segment = return_stack(cpu, env, ss, &target)?;
-    leave(cpu, target, segment, pointer & mask(size), outer);
+    leave(cpu, target, segment, pointer, outer);
     load_flags(cpu, frame.flags, allowed);
+    Ok(())
+}
+
+/// 64-bit mode always pops SS and RSP as well.
+fn from_64_bit<E: Env>(cpu: &mut Cpu, env: &mut E, size: usize) -> Result<(), Trap> {
+    let stack = Stack::current(cpu, 0);
+    let [rip, cs, image, pointer, ss] = stack.peek_frame(cpu, env, size)?;
+    let (cs, ss) = (cs as u16, ss as u16);
+    let target = return_target(cpu, env, cs, rip)?;
+    let allowed = writable(cpu, size);
+    let outer = rpl(cs) > cpu.cpl;
+    let segment = return_stack(cpu, env, ss, &target)?;
+    leave(cpu, target, segment, pointer, outer);
+    load_flags(cpu, image, allowed);
     Ok(())
 }
 

@@ -28,6 +28,9 @@ pub(super) fn within(segment: &Segment, offset: u64, size: usize) -> Option<u64>
     valid.then(|| segment.base.wrapping_add(offset) & 0xffff_ffff)
 }
 
+/// Most items that are pushed or read at once: SS, RSP, RFLAGS, CS, RIP and an error code.
+const FRAME: usize = 6;
+
 /// A stack with a pointer of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stack {
@@ -120,6 +123,69 @@ impl Stack {
         store(cpu, env, linear, size, value, self.privilege)?;
         *self = moved;
         Ok(())
+    }
+
+    /// Pushes `values`, the last one first, in one access where they lie in one page of a 64-bit
+    /// stack.
+    pub(super) fn push_frame<E: Env>(
+        &mut self,
+        cpu: &mut Cpu,
+        env: &mut E,
+        size: usize,
+        values: &[u64],
+    ) -> Result<(), Trap> {
+        let mut moved = *self;
+        moved.adjust((size as u64 * values.len() as u64).wrapping_neg());
+        if size == 8 && self.width == 8 && self.one_page(moved.pointer, values.len()) {
+            let mut bytes = [0; 8 * FRAME];
+            for (slot, value) in bytes.chunks_exact_mut(8).zip(values) {
+                slot.copy_from_slice(&value.to_le_bytes());
+            }
+            let linear = moved.linear(moved.pointer, 8)?;
+            match env.store(cpu, linear, &bytes[..8 * values.len()], self.privilege) {
+                // One by one, to name the address of the first push.
+                Err(Trap::Exception(_)) => {}
+                result => {
+                    *self = moved;
+                    return result;
+                }
+            }
+        }
+        for &value in values.iter().rev() {
+            self.push(cpu, env, size, value)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `count` (up to [`FRAME`]) 8-byte items from `pointer` lie in one page.
+    fn one_page(&self, pointer: u64, count: usize) -> bool {
+        count <= FRAME && pointer & 0xfff <= 0x1000 - 8 * count as u64
+    }
+
+    /// Reads the items on top without popping them, in one access where they lie in one page of
+    /// a 64-bit stack.
+    pub(super) fn peek_frame<E: Env, const N: usize>(
+        &self,
+        cpu: &mut Cpu,
+        env: &mut E,
+        size: usize,
+    ) -> Result<[u64; N], Trap> {
+        let mut values = [0; N];
+        if size == 8 && self.width == 8 && self.one_page(self.pointer, N) {
+            let mut bytes = [0; 8 * FRAME];
+            let linear = self.linear(self.pointer, 8)?;
+            env.load(cpu, linear, &mut bytes[..8 * N], self.privilege)?;
+            for (value, slot) in values.iter_mut().zip(bytes.chunks_exact(8)) {
+                let mut item = [0; 8];
+                item.copy_from_slice(slot);
+                *value = u64::from_le_bytes(item);
+            }
+            return Ok(values);
+        }
+        for (index, value) in values.iter_mut().enumerate() {
+            *value = self.peek(cpu, env, (index * size) as u64, size)?;
+        }
+        Ok(values)
     }
 
     /// Reads the `size` bytes at `displacement` above the top.
