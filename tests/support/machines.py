@@ -38,17 +38,19 @@ class FakeMachine:
 def main() -> int:
     """Attaches a fake machine the way ``ringfence run`` attaches a real one."""
     from ringfence.cli.attach import attach_pipe, attach_terminal
+    from ringfence.cli.signals import deferred
     from ringfence.cli.terminal import Terminal
 
     machine = FakeMachine()
     if sys.argv[1:] == ["fail"]:
         machine.resize = lambda rows, columns: 1 / 0  # type: ignore[method-assign]
-    if not sys.stdin.isatty():
-        attach_pipe(machine, 0, 1)
-        return 0
     terminal = Terminal(0, 1)
-    with terminal.raw():
-        attach_terminal(machine, terminal)
+    with deferred() as signals:
+        if not sys.stdin.isatty():
+            attach_pipe(machine, 0, 1, signals)
+            return 0
+        with terminal.raw():
+            attach_terminal(machine, terminal, signals)
     return 0
 
 

@@ -3,13 +3,12 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 import click
 
 from ringfence.cli.lazy import LazyGroup
+from ringfence.cli.signals import Terminated, raised
 from ringfence.errors import GuestError, GuestShutdown, RingfenceError
 
 _PLACES = {
@@ -20,14 +19,6 @@ _PLACES = {
 
 _CONSOLE_LINES = 20  # of the guest's last words, shown with its failure
 _SIGNALLED = 128  # plus the signal's number, as shells report it
-
-
-class Terminated(BaseException):
-    """A signal asks this process to end. Not an Exception: nothing but cleaning up may catch it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -71,7 +62,7 @@ def invoke(arguments: Sequence[str]) -> int:
     if "_RINGFENCE_COMPLETE" in os.environ:
         cli.main(list(arguments), prog_name="ringfence")
     try:
-        with _signals():
+        with raised():
             return _run(arguments)
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -113,22 +104,3 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turns SIGTERM and SIGHUP into an exception, so that all that is open gets closed."""
-
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        # The first one counts: a second must not interrupt the cleaning up.
-        for each in handled:
-            signal.signal(each, signal.SIG_IGN)
-        raise Terminated(number)
-
-    handled = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, terminate) for number in handled]
-    try:
-        yield
-    finally:
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)

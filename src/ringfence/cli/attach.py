@@ -2,15 +2,16 @@
 
 import os
 import selectors
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Thread
-from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ringfence.cli.escape import HELP, Action, EscapeKey
+from ringfence.cli.signals import Deferred
 from ringfence.cli.terminal import Terminal, write_all
+
+Result = TypeVar("Result")
 
 _CHUNK = 64 << 10
 # Bytes that may wait for the guest before we stop reading more, and how often we look again.
@@ -53,7 +54,7 @@ class Machine(Protocol):
         """Ends the machine, which closes its console."""
 
 
-def attach_terminal(machine: Machine, terminal: Terminal) -> bool:
+def attach_terminal(machine: Machine, terminal: Terminal, signals: Deferred) -> bool:
     """Connects ``terminal``, which must be raw, until the machine ends.
 
     Returns:
@@ -87,12 +88,12 @@ def attach_terminal(machine: Machine, terminal: Terminal) -> bool:
         if size := terminal.size():
             machine.resize(*size)
 
-    with _window_changes() as changes, console_output(machine, terminal.write) as pump:
+    with console_output(machine, terminal.write) as pump:
         resized()
-        return _serve(machine.console, pump, terminal.input_fd, typed, (changes, resized))
+        return _serve(machine.console, pump, terminal.input_fd, typed, signals, resized)
 
 
-def attach_pipe(machine: Machine, input_fd: int, output_fd: int) -> None:
+def attach_pipe(machine: Machine, input_fd: int, output_fd: int, signals: Deferred) -> None:
     """Types what ``input_fd`` gives at the console, then Ctrl-D; ends when the machine does."""
     last = b"\n"
 
@@ -107,7 +108,7 @@ def attach_pipe(machine: Machine, input_fd: int, output_fd: int) -> None:
         return True
 
     with console_output(machine, lambda data: write_all(output_fd, data)) as pump:
-        _serve(machine.console, pump, input_fd, typed)
+        _serve(machine.console, pump, input_fd, typed, signals, lambda: None)
 
 
 @contextmanager
@@ -152,23 +153,61 @@ class _Pump(Thread):
             os.close(self._running_fd)
 
 
+def wait_for_call(
+    call: Callable[[], Result], stop: Callable[[], None], signals: Deferred
+) -> Result:
+    """Makes a call in a thread and waits for its end, or for a signal.
+
+    Args:
+        call: what to do; its result or error becomes ours.
+        stop: makes the call end early.
+        signals: raise here, after the call has ended.
+    """
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+    read_end, write_end = os.pipe()
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failure.append(error)
+        finally:
+            os.close(write_end)
+
+    thread = Thread(target=work, name="command", daemon=True)
+    thread.start()
+    try:
+        with selectors.PollSelector() as selector:
+            selector.register(read_end, selectors.EVENT_READ)
+            selector.register(signals.fd, selectors.EVENT_READ)
+            while read_end not in {key.fd for key, _ in selector.select()}:
+                signals.check()
+    except BaseException:
+        stop()
+        raise
+    finally:
+        thread.join()
+        os.close(read_end)
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
 def _serve(
     console: Console,
     pump: _Pump,
     input_fd: int,
     typed: Callable[[bytes], bool],
-    changes: tuple[int, Callable[[], None]] | None = None,
+    signals: Deferred,
+    resized: Callable[[], None],
 ) -> bool:
-    """Passes input on until the pump is done (True) or ``typed`` says to leave (False).
-
-    ``changes`` is a file descriptor to watch as well, and what to call when it is readable.
-    """
+    """Passes input on until the pump is done (True) or ``typed`` says to leave (False)."""
     # Not epoll(7), which refuses regular files and /dev/null.
     with selectors.PollSelector() as selector:
         selector.register(pump.done_fd, selectors.EVENT_READ)
         selector.register(input_fd, selectors.EVENT_READ)
-        if changes:
-            selector.register(changes[0], selectors.EVENT_READ)
+        selector.register(signals.fd, selectors.EVENT_READ)
         full = ended = False
         while True:
             if not ended and full != (console.pending_input > _BACKLOG):
@@ -178,11 +217,10 @@ def _serve(
                 else:
                     selector.register(input_fd, selectors.EVENT_READ)
             ready = {key.fd for key, _ in selector.select(_RETRY if full else None)}
+            if signals.check():
+                resized()
             if pump.done_fd in ready:
                 return True
-            if changes and changes[0] in ready:
-                os.read(changes[0], _CHUNK)
-                changes[1]()
             if input_fd in ready:
                 data = _read(input_fd)
                 if not data:
@@ -197,22 +235,3 @@ def _read(fd: int) -> bytes:
         return os.read(fd, _CHUNK)
     except OSError:  # the terminal hung up
         return b""
-
-
-@contextmanager
-def _window_changes() -> Iterator[int]:
-    """A file descriptor that becomes readable when the terminal has another size."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-
-    def changed(_number: int, _frame: FrameType | None) -> None:
-        with suppress(BlockingIOError):
-            os.write(write_end, b".")
-
-    before = signal.signal(signal.SIGWINCH, changed)
-    try:
-        yield read_end
-    finally:
-        signal.signal(signal.SIGWINCH, before)
-        os.close(read_end)
-        os.close(write_end)

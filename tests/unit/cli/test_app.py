@@ -175,5 +175,6 @@ def test_start_up_imports_little() -> None:
         "ringfence.cli",
         "ringfence.cli.app",
         "ringfence.cli.lazy",
+        "ringfence.cli.signals",
         "ringfence.errors",
     }

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,8 @@ def _fetch(image: str) -> None:
 
 def _run_command(vm: "VM", command: list[str], *, verbose: bool) -> int:
     """Runs one command to its end; gives its exit status."""
-    from ringfence.cli.attach import console_output
+    from ringfence.cli.attach import console_output, wait_for_call
+    from ringfence.cli.signals import deferred
     from ringfence.cli.terminal import write_all
 
     def out(data: bytes) -> None:
@@ -92,25 +93,34 @@ def _run_command(vm: "VM", command: list[str], *, verbose: bool) -> int:
     def err(data: bytes) -> None:
         write_all(2, data)
 
-    with _told_once(verbose), vm, console_output(vm, err) if verbose else nullcontext():
+    def run_it() -> int:
         return vm.run(command, stdout=out, stderr=err).exit_status
+
+    with ExitStack() as stack:
+        stack.enter_context(_told_once(verbose))
+        signals = stack.enter_context(deferred())
+        stack.enter_context(vm)
+        if verbose:
+            stack.enter_context(console_output(vm, err))
+        return wait_for_call(run_it, vm.stop, signals)
 
 
 def _run_console(vm: "VM") -> int:
     """Connects the console with our terminal, or pipes, until the machine ends."""
     from ringfence.cli.attach import attach_pipe, attach_terminal
+    from ringfence.cli.signals import deferred
     from ringfence.cli.terminal import Terminal
 
-    with _told_once(True):
+    with _told_once(True), deferred() as signals:
         if os.isatty(0):
             terminal = Terminal(0, 1)
             with terminal.raw(), vm:
-                ended = attach_terminal(vm, terminal)
+                ended = attach_terminal(vm, terminal, signals)
             if not ended:
                 return 0
         else:
             with vm:
-                attach_pipe(vm, 0, 1)
+                attach_pipe(vm, 0, 1, signals)
         vm.wait()
     return 0
 
