@@ -277,8 +277,9 @@ class Agent:
         process = Process(self, command, nonce)
         with self._condition:
             self._process = process
-        encoded = b64encode(script.encode(errors="surrogateescape")).decode("ascii")
-        for at in range(0, len(encoded) or 1, _CHUNK):
+        # A line of the protocol has no empty words, so an empty script is an empty line.
+        encoded = b64encode((script or "\n").encode(errors="surrogateescape")).decode("ascii")
+        for at in range(0, len(encoded), _CHUNK):
             with self._condition:
                 self._acknowledged = ""
             self.machine.control.send(f"PART {nonce} {encoded[at : at + _CHUNK]}\n")

@@ -231,7 +231,7 @@ def test_triple_fault_tells_state_and_code() -> None:
     assert "triple fault at 0x100000" in str(error)
     report = error.report()
     assert "rip=0000000000100000" in report
-    assert "cs: base=0 selector=10" in report
+    assert "cs: base=0 limit=ffffffff attributes=c09b selector=10" in report
     assert "int3" in report
 
 

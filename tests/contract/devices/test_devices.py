@@ -1,0 +1,183 @@
+"""What every device of the catalog keeps to: reset, widths, odd accesses, saved state."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ringfence.bus import Device, PortBus
+from ringfence.devices.catalog import CATALOG, load
+from ringfence.errors import ConfigError, StateError
+from support.fake_devices import HandClock, Port, Wire
+
+BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
+    "uart16550": lambda model: model(Port(waiting=bytearray(b"input" * 9)), Wire(), HandClock()),
+    "rtc": lambda model: model(Wire(), HandClock(1_700_000_000_000_000_000)),
+    "i8042": lambda model: model(Wire(), lambda: None),
+    "acpi-pm": lambda model: model(Wire(), HandClock(), lambda: None),
+    "smi-command": lambda model: model(lambda enabled: None),
+    "reset-control": lambda model: model(lambda: None),
+    "system-control": lambda model: model(lambda: None),
+    "pci-none": lambda model: model(),
+    "post": lambda model: model(),
+    "debug-exit": lambda model: model(lambda status: None),
+    "debug-console": lambda model: model(Port(), HandClock()),
+}
+POKES = 3000
+
+
+@pytest.fixture(params=sorted(CATALOG))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def device(name: str) -> Device:
+    return BUILDERS[name](load(name))
+
+
+def poke(device: Device, seed: int, count: int = POKES) -> list[int]:
+    """Random accesses of widths the device takes; what the reads gave."""
+    rng = random.Random(seed)
+    seen = []
+    for _ in range(count):
+        size = rng.choice(sorted(device.WIDTHS))
+        offset = rng.randrange(device.LENGTH)
+        if rng.random() < 0.5:
+            value = rng.choice([0, 1, 0xFF, 0x80, rng.getrandbits(8 * size)])
+            device.write(offset, size, value & (1 << 8 * size) - 1)
+        else:
+            seen.append(device.read(offset, size))
+    return seen
+
+
+def snapshot(device: Device) -> list[int]:
+    """All registers as bytes."""
+    size = min(device.WIDTHS)
+    return [device.read(offset, size) for offset in range(device.LENGTH)]
+
+
+def test_every_model_has_a_builder() -> None:
+    assert set(BUILDERS) == set(CATALOG)
+
+
+def test_unknown_model() -> None:
+    with pytest.raises(ConfigError, match="uart16550"):
+        load("flux-capacitor")
+
+
+def test_order_of_methods(device: Device) -> None:
+    """The house order: ``__init__``, reset, read, write, state, restore."""
+    order = ["reset", "read", "write", "state", "restore"]
+    if "__init__" in vars(type(device)):
+        order.insert(0, "__init__")
+    found = [method for method in vars(type(device)) if method in order]
+    assert found == order
+
+
+def test_reads_fit_their_width(device: Device) -> None:
+    bus = PortBus()
+    bus.add(0x100, device, name="device")
+    rng = random.Random(1)
+    for _ in range(POKES):
+        size = rng.choice([1, 2, 4])
+        # Ports before, within and behind the device.
+        port = rng.randrange(0xFC, 0x104 + device.LENGTH)
+        if rng.random() < 0.5:
+            bus.write(port, size, rng.getrandbits(32))
+        else:
+            assert 0 <= bus.read(port, size) < 1 << 8 * size
+
+
+def test_random_accesses_harm_nobody(device: Device) -> None:
+    for seed in range(5):
+        for value in poke(device, seed):
+            assert value >= 0
+
+
+def test_reset_gives_one_state(device: Device, name: str) -> None:
+    fresh = BUILDERS[name](load(name))
+    fresh.reset()
+    poke(device, 7)
+    device.reset()
+    kept = {"rtc"}  # its memory is battery-backed
+    if name not in kept:
+        first, second = device.state(), fresh.state()
+        # Divisor and scratch of a UART survive a reset by the data sheet.
+        for key in ("scr", "dll", "dlm"):
+            first.pop(key, None)
+            second.pop(key, None)
+        assert first == second
+
+
+def test_state_restores(device: Device, name: str) -> None:
+    poke(device, 3)
+    state = device.state()
+    other = BUILDERS[name](load(name))
+    other.restore(state)
+    assert other.state() == state
+    again = BUILDERS[name](load(name))
+    again.restore(state)
+    assert poke(other, 4, 400) == poke(again, 4, 400)
+
+
+def test_state_is_plain_and_does_not_change(device: Device) -> None:
+    poke(device, 5)
+    state = device.state()
+
+    def plain(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and plain(entry) for key, entry in value.items())
+        if isinstance(value, list):
+            return all(plain(entry) for entry in value)
+        return type(value) in (int, bool, str, bytes)
+
+    assert plain(state)
+    assert state["version"] >= 1
+    import copy
+
+    before = copy.deepcopy(state)
+    poke(device, 6)
+    assert state == before
+
+
+def test_foreign_states_are_refused(device: Device) -> None:
+    state = device.state()
+    before = snapshot(device)
+    wrong: list[dict[str, Any]] = [
+        {},
+        {**state, "device": "Toaster"},
+        {**state, "version": 99},
+    ]
+    for key, value in state.items():
+        if key in ("device", "version"):
+            continue
+        wrong.append({other: state[other] for other in state if other != key})
+        wrong.append({**state, key: "text"})
+        if type(value) is int:
+            wrong += [{**state, key: -1}, {**state, key: 1 << 70}]
+        elif isinstance(value, bytes):
+            wrong.append({**state, key: value + b"\0"})
+        elif isinstance(value, list):
+            wrong += [{**state, key: [-1]}, {**state, key: [1 << 70]}, {**state, key: ["x"]}]
+    for entry in wrong:
+        with pytest.raises(StateError):
+            device.restore(entry)
+    assert snapshot(device) == before
+
+
+def test_restored_extremes_harm_nobody(device: Device) -> None:
+    """The largest values that a restore takes are survived too."""
+    from itertools import product
+
+    state = device.state()
+    numbers = [key for key, value in state.items() if type(value) is int and key != "version"]
+    for seed, key in product(range(2), numbers):
+        for bits in range(64, -1, -1):
+            try:
+                device.restore({**state, key: (1 << bits) - 1})
+            except StateError:
+                continue
+            poke(device, seed, 200)
+            break
