@@ -118,6 +118,11 @@ class Qemu:
         assert self._agent is not None
         return self._agent
 
+    def wait(self, timeout: float) -> int:
+        """Waits for the guest to power off; QEMU's exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
     def run(self, command: str) -> str:
         done = self.agent.run(command, RUN_TIMEOUT_SECONDS)
         if done.status:

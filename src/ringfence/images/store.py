@@ -55,7 +55,7 @@ def find(name: str) -> Image | None:
     try:
         directory = link.resolve(strict=True)
         fields = json.loads((directory / MANIFEST).read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise ImageCorrupt(_damaged(name, str(error))) from error
@@ -314,7 +314,7 @@ def _locked(progress: ProgressCallback) -> Iterator[None]:
 def _stored_names() -> list[str]:
     try:
         return sorted(entry.name for entry in data_folder().iterdir() if NAME.fullmatch(entry.name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
