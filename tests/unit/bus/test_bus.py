@@ -157,7 +157,7 @@ def test_mmio_overlaps_are_refused() -> None:
     bus = MmioBus()
     bus.add(0x1000, Register(), name="first")
     for base in (0xFFD, 0x1000, 0x1003):
-        with pytest.raises(OverlapError, match="second at .* overlaps first"):
+        with pytest.raises(OverlapError, match=r"second at .* overlaps first"):
             bus.add(base, Register(), name="second")
     bus.add(0xFFC, Register(), name="below")
     bus.add(0x1004, Register(), name="above")

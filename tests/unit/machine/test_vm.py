@@ -170,7 +170,7 @@ def test_timeout_then_another_command(boot: Callable[..., VM]) -> None:
 
 def test_guest_without_an_agent(boot: Callable[..., VM]) -> None:
     vm = boot(lambda machine, index: fake.say("no agent here"))
-    with pytest.raises(GuestTimeout, match="not get ready(?s:.*)no agent here") as caught:
+    with pytest.raises(GuestTimeout, match=r"not get ready(?s:.*)no agent here") as caught:
         vm.run("x", timeout=0.1)
     assert caught.value.console == "no agent here"
 

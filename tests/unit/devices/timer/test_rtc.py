@@ -1,6 +1,6 @@
 """The clock against the MC146818 data sheet."""
 
-import datetime
+import datetime as dt
 
 import pytest
 
@@ -10,11 +10,11 @@ from support.fake_devices import HandClock, Wire
 
 SECOND = 1_000_000_000
 A, B, C, D = 10, 11, 12, 13
-START = datetime.datetime(2024, 2, 28, 23, 59, 57, tzinfo=datetime.UTC)
+START = dt.datetime(2024, 2, 28, 23, 59, 57, tzinfo=dt.UTC)
 
 
 class Bench:
-    def __init__(self, start: datetime.datetime = START, memory: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, start: dt.datetime = START, memory: tuple[int, int] = (0, 0)) -> None:
         self.clock = HandClock(int(start.timestamp()) * SECOND)
         self.wire = Wire()
         self.rtc = Rtc(self.wire, self.clock, memory)
@@ -216,10 +216,10 @@ def test_hostile_values_harm_nobody(bench: Bench) -> None:
 
 
 def test_calendar_agrees_with_datetime() -> None:
-    epoch = datetime.datetime(1970, 1, 1)
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     for days in range(-700_000, 1_000_000, 997):
         seconds = days * 86_400 + 12_345
-        moment = epoch + datetime.timedelta(seconds=seconds)
+        moment = epoch + dt.timedelta(seconds=seconds)
         year, month, day, weekday, second = civil(seconds)
         assert (year, month, day) == (moment.year, moment.month, moment.day)
         assert (weekday, second) == (moment.isoweekday() % 7 + 1, 12_345)
