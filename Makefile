@@ -34,7 +34,7 @@ $(VENV)/.tools: pyproject.toml tools/host-packages
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
-	$(BIN)/maturin develop --release --extras dev --quiet
+	PIP_QUIET=1 $(BIN)/maturin develop --release --extras dev --quiet
 	@touch $@
 
 run: build ## Boot Debian's kernel on the bt engine and run `uname -a` in it
