@@ -4,13 +4,14 @@ A device knows offsets, never addresses; it takes time from a :class:`Clock`, ra
 :class:`IrqLine`, and does its I/O through a host end that is handed to it.
 """
 
-from ringfence.bus.contracts import CharPort, Clock, Device, IrqLine, Stateful, Timer
+from ringfence.bus.contracts import ByteWriter, CharPort, Clock, Device, IrqLine, Stateful, Timer
 from ringfence.bus.lines import Line, SharedLine, unconnected
 from ringfence.bus.mmio import MmioBus
 from ringfence.bus.ports import PortBus
 from ringfence.bus.state import State, restore_fields, save_fields
 
 __all__ = [
+    "ByteWriter",
     "CharPort",
     "Clock",
     "Device",

@@ -1,11 +1,11 @@
 """The contracts between devices and what is around them, as protocols."""
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ringfence.bus.state import State
 
-__all__ = ["CharPort", "Clock", "Device", "IrqLine", "Stateful", "Timer"]
+__all__ = ["ByteWriter", "CharPort", "Clock", "Device", "IrqLine", "Stateful", "Timer"]
 
 
 class IrqLine(Protocol):
@@ -85,3 +85,11 @@ class Device(Stateful, Protocol):
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Takes a write of ``size`` bytes at ``offset`` from the device's base."""
+
+
+@runtime_checkable
+class ByteWriter(Protocol):
+    """A device that is written to so often that the way there counts."""
+
+    def byte_writer(self, offset: int) -> Callable[[int], None]:
+        """What takes a byte written at ``offset``, as ``write(offset, 1, byte)`` would."""

@@ -6,9 +6,10 @@ otherwise split into bytes, lowest port first, as the bus of a PC does.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
-from ringfence.bus.contracts import Device
+from ringfence.bus.contracts import ByteWriter, Device
 from ringfence.errors import ConfigError, OverlapError
 
 __all__ = ["PORTS", "PortBus"]
@@ -32,15 +33,20 @@ class _Claim(NamedTuple):
 
 
 class PortBus:
-    """All ports of a machine."""
+    """All ports of a machine.
 
-    __slots__ = ("_claims", "_read1", "_write1")
+    Attributes:
+        readers: For each port that takes single bytes, what gives one.
+        writers: The same for what takes one. A run loop uses both directly: nearly all accesses
+            are of one byte.
+    """
+
+    __slots__ = ("_claims", "readers", "writers")
 
     def __init__(self) -> None:
         self._claims: dict[int, _Claim] = {}
-        # One-byte accesses, nearly all there are, skip the tests of width.
-        self._read1: dict[int, tuple[_Read, int]] = {}
-        self._write1: dict[int, tuple[_Write, int]] = {}
+        self.readers: dict[int, Callable[[], int]] = {}
+        self.writers: dict[int, Callable[[int], None]] = {}
 
     def add(
         self,
@@ -75,16 +81,16 @@ class PortBus:
                 device.read, device.write, at, accepted, device.LENGTH - at, name
             )
             if 1 in accepted:
-                self._read1[port] = (device.read, at)
-                self._write1[port] = (device.write, at)
+                self.readers[port] = partial(device.read, at, 1)
+                self.writers[port] = partial(device.write, at, 1)
+                if isinstance(device, ByteWriter):
+                    self.writers[port] = device.byte_writer(at)
 
     def read(self, port: int, size: int) -> int:
         """The answer to ``IN``; all ones where nothing is."""
         if size == 1:
-            handler = self._read1.get(port)
-            if handler is None:
-                return 0xFF
-            return handler[0](handler[1], 1) & 0xFF
+            reader = self.readers.get(port)
+            return 0xFF if reader is None else reader() & 0xFF
         claim = self._claims.get(port)
         if claim is not None and size in claim.widths and size <= claim.room:
             return claim.read(claim.offset, size) & ((1 << 8 * size) - 1)
@@ -96,9 +102,9 @@ class PortBus:
     def write(self, port: int, size: int, value: int) -> None:
         """Takes ``OUT``; ignored where nothing is."""
         if size == 1:
-            handler = self._write1.get(port)
-            if handler is not None:
-                handler[0](handler[1], 1, value & 0xFF)
+            writer = self.writers.get(port)
+            if writer is not None:
+                writer(value & 0xFF)
             return
         claim = self._claims.get(port)
         if claim is not None and size in claim.widths and size <= claim.room:

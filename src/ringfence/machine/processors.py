@@ -120,20 +120,36 @@ class Processors:
     def _run(self, index: int) -> None:
         """Runs a processor until it is to leave."""
         vcpu, exits, lock = self._vcpus[index], self._exits, self._lock
-        run = vcpu.run
+        run, acquire, release = vcpu.run, lock.acquire, lock.release
         ports, mmio = self._board.ports, self._board.mmio
         port_read, port_write = ports.read, ports.write
+        reader_of, writer_of = ports.readers.get, ports.writers.get
         port_in, port_out = exits.port_in, exits.port_out
         completion = 0
         while True:
             leaving = run(completion)
             kind = type(leaving)
             if kind is port_out:
-                with lock:
-                    port_write(leaving.port, leaving.size, leaving.value)
+                writer = writer_of(leaving.port) if leaving.size == 1 else None
+                # Half the time of a `with`, at a million accesses a second.
+                acquire()
+                try:
+                    if writer is not None:
+                        writer(leaving.value & 0xFF)
+                    else:
+                        port_write(leaving.port, leaving.size, leaving.value)
+                finally:
+                    release()
             elif kind is port_in:
-                with lock:
-                    completion = port_read(leaving.port, leaving.size)
+                reader = reader_of(leaving.port) if leaving.size == 1 else None
+                acquire()
+                try:
+                    if reader is not None:
+                        completion = reader()
+                    else:
+                        completion = port_read(leaving.port, leaving.size)
+                finally:
+                    release()
             elif kind is exits.mmio_read:
                 with lock:
                     completion = mmio.read(leaving.address, leaving.size)
