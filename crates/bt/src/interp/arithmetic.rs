@@ -220,8 +220,8 @@ fn rotate_carry(a: u64, count: u32, size: usize, carry: bool) -> (u64, bool) {
     (rotated as u64 & mask(size), rotated >> bits & 1 != 0)
 }
 
-/// SHLD: shifts `a` left, bits of `b` come in. Counts above 15 for 16 bits are undefined; here
-/// the pattern `a:b:a` is shifted, as processors do.
+/// SHLD: shifts `a` left, bits of `b` come in. Counts above 16 for 16 bits are undefined;
+/// here the bits of `b` come in again, as on AMD's processors.
 pub fn shld(a: u64, b: u64, count: u32, size: usize, rflags: u64) -> Outcome {
     if count == 0 {
         return (a, rflags);
@@ -256,7 +256,7 @@ pub fn shrd(a: u64, b: u64, count: u32, size: usize, rflags: u64) -> Outcome {
     let bits = 8 * size as u32;
     let (a, b) = (a & mask(size), b & mask(size));
     let wide = if size == 2 {
-        u128::from(a) << 32 | u128::from(b) << 16 | u128::from(a)
+        u128::from(b) << 32 | u128::from(b) << 16 | u128::from(a)
     } else {
         u128::from(b) << bits | u128::from(a)
     };

@@ -106,3 +106,19 @@ fn fault(cpu: &Cpu, kind: Kind) -> Trap {
         _ => Trap::fault(exception::XM),
     }
 }
+
+/// Runs an instruction on the host with an 8-byte memory operand; yields whether it faulted and
+/// the operand afterwards.
+#[cfg(test)]
+pub(super) fn run_for_test(
+    cpu: &mut Cpu,
+    instruction: &Instruction,
+    memory: u64,
+) -> Result<(bool, u64), Trap> {
+    let mut bounce = thunk::Bounce::filled(0);
+    bounce.0[..8].copy_from_slice(&memory.to_le_bytes());
+    let outcome = thunk::run(cpu, instruction, true, &mut bounce)?;
+    let mut after = [0; 8];
+    after.copy_from_slice(&bounce.0[..8]);
+    Ok((outcome.faulted, u64::from_le_bytes(after)))
+}

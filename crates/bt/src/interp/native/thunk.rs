@@ -202,18 +202,18 @@ impl Plan {
             }
         }
         instruction.set_segment_prefix(Register::None);
-        instruction.set_memory_base(
-            match (0..instruction.op_count())
-                .any(|operand| instruction.op_kind(operand) == OpKind::Memory)
-            {
-                true => Register::try_from(Register::RAX as usize + pointer).ok()?,
-                false => Register::None,
-            },
-        );
-        instruction.set_memory_index(Register::None);
-        instruction.set_memory_index_scale(1);
-        instruction.set_memory_displ_size(0);
-        instruction.set_memory_displacement64(0);
+        let kinds = 0..instruction.op_count();
+        if kinds
+            .map(|i| instruction.op_kind(i))
+            .any(|kind| kind == OpKind::Memory)
+        {
+            // Without memory these fields may hold a second immediate.
+            instruction.set_memory_base(Register::try_from(Register::RAX as usize + pointer).ok()?);
+            instruction.set_memory_index(Register::None);
+            instruction.set_memory_index_scale(1);
+            instruction.set_memory_displ_size(0);
+            instruction.set_memory_displacement64(0);
+        }
         instruction.set_has_rep_prefix(false);
         instruction.set_has_repne_prefix(false);
         instruction.set_has_lock_prefix(false);

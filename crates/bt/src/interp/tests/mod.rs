@@ -2,6 +2,7 @@
 
 mod control;
 mod fpu;
+mod host;
 mod integer;
 mod random;
 mod strings;
