@@ -35,7 +35,8 @@ pub fn linear_address(
             _ => offset,
         };
         let last = linear.wrapping_add(size.saturating_sub(1) as u64);
-        if !canonical(cpu, linear) || !canonical(cpu, last) {
+        // An operand does not wrap around the top of the address space either.
+        if !canonical(cpu, linear) || !canonical(cpu, last) || last < linear {
             return Err(segment_fault(segment));
         }
         linear
@@ -279,6 +280,10 @@ mod tests {
         );
         assert_eq!(
             linear_address(&cpu, cpu::DS, 0x7fff_ffff_fff9, 8, true),
+            Err(Trap::GP0)
+        );
+        assert_eq!(
+            linear_address(&cpu, cpu::DS, u64::MAX - 6, 8, true),
             Err(Trap::GP0)
         );
         assert_eq!(

@@ -135,7 +135,6 @@ fn eligible(instruction: &Instruction) -> bool {
     known && (0..instruction.op_count()).all(plain) && (!memory || at_rdi && !far)
 }
 
-
 /// The flags that the architecture defines after `instruction`.
 fn defined_flags(instruction: &Instruction) -> u64 {
     let undefined = instruction.rflags_undefined();

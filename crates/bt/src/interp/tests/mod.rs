@@ -70,7 +70,7 @@ impl Flat {
     }
 
     fn check(&self, linear: u64, size: usize, write: bool) -> Result<(), Trap> {
-        for at in linear..linear + size as u64 {
+        for at in linear..linear.saturating_add(size as u64) {
             let page = Some(at & !0xfff);
             let code = u32::from(write) << 1;
             if page == self.absent || at >= MEMORY as u64 {
