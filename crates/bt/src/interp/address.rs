@@ -123,14 +123,11 @@ pub fn address_size(cpu: &Cpu, instruction: &Instruction) -> usize {
             Register::None => {}
             Register::RIP => return 8,
             Register::EIP => return 4,
-            name => {
-                if let Some(r) = register::gpr(name)
-                    && r.size > 1
-                {
-                    return r.size;
-                }
-                // A vector index does not tell; XLAT's AL does not either.
-            }
+            // A vector index does not tell; XLAT's AL does not either.
+            name => match register::gpr(name) {
+                Some(r) if r.size > 1 => return r.size,
+                _ => {}
+            },
         }
     }
     match instruction.memory_displ_size() {

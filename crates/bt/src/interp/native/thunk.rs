@@ -88,12 +88,11 @@ pub struct Outcome {
 
 /// State components that the host has enabled, of those that the XSAVE area holds.
 static HOST_COMPONENTS: LazyLock<u64> = LazyLock::new(|| {
-    let osxsave = std::arch::x86_64::__cpuid(1).ecx & 1 << 27 != 0;
-    if !osxsave {
+    if !is_x86_feature_detected!("xsave") {
         return 0;
     }
     let (low, high): (u32, u32);
-    // SAFETY: OSXSAVE says that XGETBV is enabled; it changes only EDX:EAX.
+    // SAFETY: XSAVE is enabled, and XGETBV with it; it changes only EDX:EAX.
     unsafe {
         std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high,
             options(nomem, nostack, preserves_flags));
