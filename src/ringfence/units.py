@@ -43,7 +43,7 @@ _LARGEST_SIZE = 1 << 62
 _LONGEST_DURATION = 1e9
 
 
-def parse_size(text: str | int) -> int:
+def parse_size(text: object) -> int:
     """The size in bytes that ``text`` names; a number is taken as it is.
 
     Raises:
@@ -55,6 +55,8 @@ def parse_size(text: str | int) -> int:
         if text < 0:
             raise ConfigError(f"{text} is not a size: it is negative")
         return text
+    if not isinstance(text, str):
+        raise ConfigError(f"{text!r} is not a size; write one like 512M")
     number, unit = _split(text, "size", "512M, 1.5G or 64KiB")
     factor = _SIZES.get(unit.upper())
     if factor is None:
@@ -70,7 +72,7 @@ def parse_size(text: str | int) -> int:
     return value
 
 
-def parse_duration(text: str | float) -> float:
+def parse_duration(text: object) -> float:
     """The duration in seconds that ``text`` names; a number is taken as seconds.
 
     Raises:
@@ -80,6 +82,8 @@ def parse_duration(text: str | float) -> float:
         raise ConfigError(f"{text} is not a duration")
     if isinstance(text, int | float):
         value = float(text) if abs(text) <= _LONGEST_DURATION else _LONGEST_DURATION * 2
+    elif not isinstance(text, str):
+        raise ConfigError(f"{text!r} is not a duration; write one like 30s")
     else:
         number, unit = _split(text, "duration", "30s, 250ms or 2m")
         factor = _DURATIONS.get(unit.upper())

@@ -75,6 +75,7 @@ class PortBus:
             if taken is not None:
                 raise OverlapError(f"{name} and {taken.name} both claim port {port:#x}")
         accepted = frozenset(device.WIDTHS if widths is None else widths)
+        short = device.byte_writer if isinstance(device, ByteWriter) else None
         for index in range(count):
             port, at = base + index, offset + index
             self._claims[port] = _Claim(
@@ -82,9 +83,7 @@ class PortBus:
             )
             if 1 in accepted:
                 self.readers[port] = partial(device.read, at, 1)
-                self.writers[port] = partial(device.write, at, 1)
-                if isinstance(device, ByteWriter):
-                    self.writers[port] = device.byte_writer(at)
+                self.writers[port] = short(at) if short else partial(device.write, at, 1)
 
     def read(self, port: int, size: int) -> int:
         """The answer to ``IN``; all ones where nothing is."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, get_args
 
 from ringfence.errors import ConfigError
 from ringfence.units import GIB, KIB, MIB, TIB, format_size, parse_duration, parse_size
@@ -126,7 +126,7 @@ def _command_line(value: object) -> str:
 
 
 def _memory(value: object) -> int:
-    size = parse_size(cast("str | int", value))
+    size = parse_size(value)
     if size % _PAGE:
         raise ConfigError(f"memory: {size} bytes are not whole pages of 4 KiB")
     if not _LEAST_MEMORY <= size <= _MOST_MEMORY:

@@ -1,7 +1,7 @@
 """Probes the engines of this host and picks one."""
 
+import os
 import sys
-from platform import machine
 
 from ringfence.engines.contract import Capabilities, Engine
 from ringfence.errors import ConfigError, EngineError
@@ -19,9 +19,10 @@ def probe(name: str) -> Capabilities:
         return Capabilities("kvm", False, "this version has no KVM engine; use bt")
     if name != "bt":
         raise ConfigError(f"there is no engine {name!r}; there are auto, bt, kvm")
-    if not sys.platform.startswith("linux") or machine() not in ("x86_64", "AMD64"):
+    machine = os.uname().machine if hasattr(os, "uname") else "another system"
+    if not sys.platform.startswith("linux") or machine != "x86_64":
         return Capabilities(
-            "bt", False, f"it needs Linux on x86-64, not {sys.platform} on {machine()}"
+            "bt", False, f"it needs Linux on x86-64, not {sys.platform} on {machine}"
         )
     return Capabilities("bt", True)
 

@@ -55,7 +55,7 @@ class ConsoleWatch:
             if end or len(line) > _LONGEST_MESSAGE:
                 self._message = bytearray(line[:_LONGEST_MESSAGE])
                 self._told = True
-                self._panicked(_clean(line))
+                self._panicked(_clean(bytes(self._message)))
         if self._told and not self._ended and _PANIC_END in text:
             self._ended = True
             self._finished()

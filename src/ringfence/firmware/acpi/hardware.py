@@ -1,20 +1,18 @@
 """What the ACPI tables tell of a machine, as a board fills it in."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["AcpiHardware", "SerialLine"]
 
 
-@dataclass(frozen=True, slots=True)
-class SerialLine:
+class SerialLine(NamedTuple):
     """A 16550 UART."""
 
     port: int
     irq: int
 
 
-@dataclass(frozen=True, slots=True)
-class AcpiHardware:
+class AcpiHardware(NamedTuple):
     """Addresses and interrupts of a PC."""
 
     cpus: int

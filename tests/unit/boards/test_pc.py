@@ -1,0 +1,158 @@
+"""The board: what sits where, and that all of it fits together."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from ringfence.boards import HostEnds, Pc
+from ringfence.boards import pc_layout as layout
+from ringfence.errors import StateError
+from ringfence.firmware.e820 import RAM
+from support.fake_devices import HandClock, Port
+from support.kernels import bzimage
+
+GIB = 1 << 30
+
+
+class Bench:
+    def __init__(self, memory: int = 128 << 20, **options: Any) -> None:
+        self.clock = HandClock()
+        self.serial = [Port() for _ in range(options.pop("serial", 4))]
+        self.debug = Port()
+        self.lines: list[tuple[int, bool]] = []
+        self.events: list[Any] = []
+        self.board = Pc(
+            HostEnds(
+                clock=self.clock,
+                irq_line=lambda gsi, level: self.lines.append((gsi, level)),
+                serial=self.serial,
+                debug=self.debug,
+                power_off=lambda: self.events.append("power-off"),
+                reset=lambda: self.events.append("reset"),
+                debug_exit=self.events.append,
+            ),
+            memory=memory,
+            **options,
+        )
+
+
+def test_places() -> None:
+    ranges = Bench().board.ports.ranges()
+    assert ranges == [
+        (0x60, 0x60, "i8042"),
+        (0x64, 0x64, "i8042"),
+        (0x70, 0x71, "rtc"),
+        (0x80, 0x80, "post"),
+        (0x92, 0x92, "system-control"),
+        (0xB2, 0xB3, "smi-command"),
+        (0xE9, 0xE9, "debug-console"),
+        (0xF4, 0xF7, "debug-exit"),
+        (0x2E8, 0x2EF, "com4"),
+        (0x2F8, 0x2FF, "com2"),
+        (0x3E8, 0x3EF, "com3"),
+        (0x3F8, 0x3FF, "com1"),
+        (0x600, 0x623, "acpi-pm"),
+        (0xCF8, 0xCF8, "pci-none"),
+        (0xCF9, 0xCF9, "reset-control"),
+        (0xCFC, 0xCFF, "pci-none"),
+    ]
+
+
+def test_ports_of_the_engine_stay_free() -> None:
+    board = Bench().board
+    for port in (0x20, 0x21, 0xA0, 0xA1, 0x40, 0x43, 0x61, 0x4D0, 0x4D1):
+        assert board.ports.owner(port) is None
+
+
+def test_serial_lines_share_interrupts() -> None:
+    bench = Bench()
+    for base in (0x3F8, 0x3E8):
+        bench.board.ports.write(base + 4, 1, 0x08)
+        bench.board.ports.write(base + 1, 1, 0x02)
+    assert bench.lines == [(4, True)]
+    bench.board.ports.read(0x3FA, 1)
+    assert bench.lines == [(4, True)], "the other still asserts it"
+    bench.board.ports.read(0x3EA, 1)
+    assert bench.lines == [(4, True), (4, False)]
+    bench.board.close()
+    bench.board.ports.write(0x3F9, 1, 0)
+    bench.board.ports.write(0x3F9, 1, 2)
+    assert len(bench.lines) == 2, "a closed board is silent"
+
+
+def test_events() -> None:
+    bench = Bench()
+    bench.board.ports.write(0x604, 2, 5 << 10 | 1 << 13)
+    bench.board.ports.write(0xCF9, 1, 6)
+    bench.board.ports.write(0xF4, 4, 99)
+    assert bench.events == ["power-off", "reset", 99]
+
+
+def test_pci_probe_of_linux_finds_nothing() -> None:
+    """pci_check_type1() and type2()."""
+    ports = Bench().board.ports
+    ports.write(0xCFB, 1, 1)
+    ports.write(0xCF8, 4, 0x80000000)
+    assert ports.read(0xCF8, 4) == 0x80000000
+    assert ports.read(0xCFC, 4) == 0xFFFFFFFF
+    ports.write(0xCFB, 1, 0)
+    ports.write(0xCF8, 1, 0)
+    ports.write(0xCFA, 1, 0)
+    assert ports.read(0xCF8, 1) != 0
+
+
+def test_without_keyboard_and_with_fewer_serial_lines() -> None:
+    board = Bench(keyboard=False, serial=1).board
+    assert board.ports.owner(0x60) is None
+    assert board.ports.owner(0x2F8) is None
+    assert len(board.uarts) == 1
+
+
+@pytest.mark.parametrize("memory", [64 << 20, 3 * GIB, 3 * GIB + (1 << 20), 8 * GIB])
+def test_memory_map(memory: int) -> None:
+    mapped = Bench(memory=memory).board.memory_ranges()
+    told = layout.memory_map(memory)
+    for lower, upper in pairwise(told):
+        assert lower.end <= upper.start
+    usable = [entry for entry in told if entry.kind == RAM]
+    for entry in usable:
+        assert any(start <= entry.start and entry.end <= start + size for start, size in mapped)
+    assert sum(size for start, size in mapped if start >= 1 << 20) == memory - (1 << 20)
+    assert not any(start < 4 * GIB < start + size for start, size in mapped)
+    assert not any(start < 0xFEC00000 < start + size for start, size in mapped)
+    assert sum(entry.size for entry in usable) >= memory - (1 << 20) + 0x9F000
+
+
+def test_boot_brings_the_tables() -> None:
+    plan = Bench().board.boot(bzimage(), command_line="x")
+    written = dict(plan.writes)
+    assert bytes(written[layout.BIOS][:8]) == b"RSD PTR "
+    spans = sorted((at, at + len(data)) for at, data in plan.writes)
+    for (_, end), (start, _) in pairwise(spans):
+        assert end <= start, "nothing is written twice"
+
+
+def test_flush_and_reset() -> None:
+    bench = Bench()
+    bench.board.ports.write(0x3F8, 1, 0x41)
+    bench.board.ports.write(0xE9, 1, 0x42)
+    bench.board.flush()
+    assert (bench.serial[0].written, bench.debug.written) == (b"A", b"B")
+    bench.board.ports.write(0x3FF, 1, 7)
+    bench.board.ports.write(0x3FC, 1, 7)
+    bench.board.reset()
+    assert bench.board.ports.read(0x3FC, 1) == 0
+
+
+def test_state_of_all_devices() -> None:
+    first, second = Bench(), Bench()
+    first.board.ports.write(0x3FF, 1, 0x5A)
+    first.board.ports.write(0x602, 2, 0x100)
+    state = first.board.state()
+    second.board.restore(state)
+    assert second.board.ports.read(0x3FF, 1) == 0x5A
+    assert second.board.ports.read(0x602, 2) == 0x100
+    assert second.board.state() == state
+    with pytest.raises(StateError, match="i8042"):
+        Bench(keyboard=False).board.restore(state)
