@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 from ringfence.images import initramfs
 
-# Messages of errors reach the console (loglevel=4), the rest stays in the guest's log.
-APPEND = "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable loglevel=4"
+# Messages of errors reach the console (loglevel=4), the rest stays in the guest's log. The kernel's
+# self-tests of its ciphers would take a fifth of a boot (cryptomgr.notests).
+APPEND = (
+    "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable loglevel=4 "
+    "cryptomgr.notests"
+)
 
 
 @dataclass(frozen=True, slots=True)
