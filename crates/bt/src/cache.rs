@@ -70,6 +70,8 @@ pub struct BranchExit {
     pub stub: *const u8,
     /// Linear address of the target.
     pub target: u64,
+    /// The target is wanted in the variant with separate checks.
+    pub separate: bool,
     /// Block that it is linked to.
     pub linked: Option<BlockId>,
 }
@@ -79,7 +81,7 @@ pub struct BranchExit {
 pub struct FaultSite {
     /// Host address.
     pub host: u64,
-    /// Offset of the guest instruction from the start of the block.
+    /// Offset of the guest instruction in its page.
     pub offset: u16,
     /// The flags are in EFLAGS, not in the context.
     pub flags_in_register: bool,
@@ -92,12 +94,15 @@ pub struct Block {
     pub key: Key,
     /// Physical address of the second page, if it spans two.
     pub second_page: Option<u64>,
-    /// Bytes of guest code.
-    pub size: u32,
+    /// Physical address of the first byte.
+    pub low: u64,
+    /// Physical address behind the last byte, counted on through the first page's end.
+    pub high: u64,
     /// Entry for direct branches: flags in EFLAGS if they are live.
     pub entry: *const u8,
-    /// Entry for indirect branches, which checks R10; null until one is needed.
-    pub indirect_entry: *const u8,
+    /// Entries for indirect branches, which check R10, with flags in EFLAGS and in the context;
+    /// null until they are needed.
+    pub indirect_entries: [*const u8; 2],
     /// The block reads flags that it did not set.
     pub flags_live: bool,
     /// Direct branches.
@@ -137,7 +142,7 @@ pub struct Cache {
     map: FastMap<Key, BlockId>,
     pages: FastMap<u64, Vec<BlockId>>,
     branches: FastMap<u64, PageBranches>,
-    miss: u64,
+    miss: [u64; 2],
     /// Physical pages (by number) that hold no translated code any more.
     pub emptied: Vec<u64>,
 }
@@ -181,19 +186,20 @@ impl Cache {
             map: FastMap::default(),
             pages: FastMap::default(),
             branches: FastMap::default(),
-            miss: 0,
+            miss: [0; 2],
             emptied: Vec::new(),
         })
     }
 
-    /// The stubs are complete; `miss` is where unknown indirect branches go.
-    pub fn seal_stubs(&mut self, miss: *const u8) {
-        self.miss = miss as u64;
+    /// The stubs are complete; `miss` is where unknown indirect branches go, with flags in EFLAGS
+    /// and in the context.
+    pub fn seal_stubs(&mut self, miss: [*const u8; 2]) {
+        self.miss = miss.map(|stub| stub as u64);
         self.blocks_start = (self.hot.here(), self.cold.here());
     }
 
-    /// Where unknown indirect branches go.
-    pub fn miss(&self) -> u64 {
+    /// Where unknown indirect branches go, with flags in EFLAGS and in the context.
+    pub fn miss(&self) -> [u64; 2] {
         self.miss
     }
 
@@ -215,7 +221,7 @@ impl Cache {
     /// Drops everything.
     pub fn reset(&mut self, context: &mut Context) {
         for class in 0..2 {
-            context.targets[class].fill(self.miss);
+            context.forget_targets(class, self.miss);
         }
         self.hot.rewind(self.blocks_start.0);
         self.cold.rewind(self.blocks_start.1);
@@ -304,7 +310,9 @@ impl Cache {
         let block = &self.blocks[id as usize];
         let linear = block.key.linear;
         let slot = linear as usize & (TARGETS - 1);
-        context.targets[class][slot] = block.indirect_entry as u64;
+        for (table, entry) in context.targets[class].iter_mut().zip(block.indirect_entries) {
+            table[slot] = entry as u64;
+        }
         let pages = 1 + u64::from(block.second_page.is_some());
         for page in (0..pages).map(|i| (linear & !0xfff).wrapping_add(i << 12)) {
             let log = self.branches.entry(page).or_default();
@@ -333,7 +341,7 @@ impl Cache {
             self.unlink(from, exit);
         }
         for (class, slot) in log.targets {
-            context.targets[usize::from(class)][usize::from(slot)] = self.miss;
+            context.forget_target(usize::from(class), usize::from(slot), self.miss);
         }
     }
 
@@ -366,7 +374,7 @@ impl Cache {
             return;
         }
         block.dead = true;
-        let (key, target) = (block.key, block.indirect_entry as u64);
+        let (key, target) = (block.key, block.indirect_entries[0] as u64);
         let outgoing = block.exits.len() as u8;
         let incoming = std::mem::take(&mut block.incoming);
         if self.map.get(&key) == Some(&id) {
@@ -374,8 +382,8 @@ impl Cache {
         }
         let slot = key.linear as usize & (TARGETS - 1);
         for class in 0..2 {
-            if target != 0 && context.targets[class][slot] == target {
-                context.targets[class][slot] = self.miss;
+            if target != 0 && context.targets[class][0][slot] == target {
+                context.forget_target(class, slot, self.miss);
             }
         }
         for (from, exit) in incoming {
@@ -394,14 +402,12 @@ impl Cache {
 
 impl Block {
     fn overlaps(&self, start: u64, end: u64) -> bool {
-        let first = self.key.physical;
-        let in_first = (self.size as u64).min(0x1000 - (first & 0xfff));
-        if first < end && start < first + in_first {
+        let page_end = (self.key.physical | 0xfff) + 1;
+        if self.low < end && start < self.high.min(page_end) {
             return true;
         }
         self.second_page.is_some_and(|page| {
-            let rest = u64::from(self.size) - in_first;
-            page < end && start < page + rest
+            page < end && start < page + self.high.saturating_sub(page_end)
         })
     }
 }

@@ -6,7 +6,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
 
 use crate::cpu::Cpu;
 
@@ -17,6 +17,9 @@ pub const TLB_SIZE: usize = 1 << TLB_BITS;
 /// Number of indirect-branch targets per privilege class, indexed by the low bits of the
 /// linear address.
 pub const TARGETS: usize = 1 << 16;
+
+/// Value of [`Context::kick`]: added to a canonical address, it makes one that is not.
+pub const KICKED: u64 = 1 << 62;
 
 /// One page of the software TLB. `tag ^ address < 4096` is a hit.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +88,8 @@ pub struct Context {
     pub fault_flags: u32,
     /// Why translated code was left: see `runtime::exit`.
     pub exit: u32,
-    /// Not zero: leave translated code at the next poll.
-    pub kick: AtomicU32,
+    /// Zero, or [`KICKED`]: leave translated code at the next poll.
+    pub kick: AtomicU64,
     /// Guest x87, SSE and AVX state is in host registers.
     pub fpu_resident: u32,
     /// Components to save and restore: XCR0 of the guest, x87 and SSE at least.
@@ -95,6 +98,8 @@ pub struct Context {
     pub exit_site: u64,
     /// Scratch of translated code.
     pub scratch: [u64; 2],
+    /// Host addresses of checked windows of the block that runs.
+    pub windows: [u64; 64],
     /// Guest TSC less host TSC.
     pub tsc_offset: u64,
     /// Default MXCSR for the runtime.
@@ -109,8 +114,9 @@ pub struct Context {
     pub stack: [StackEntry; 2],
     /// TLB by privilege class: 0 supervisor, 1 user.
     pub tlb: [[TlbEntry; TLB_SIZE]; 2],
-    /// Host addresses of indirect-branch targets by privilege class.
-    pub targets: [[u64; TARGETS]; 2],
+    /// Host addresses of indirect-branch targets by privilege class, for branches that leave the
+    /// flags in EFLAGS and for those that leave them in the context.
+    pub targets: [[[u64; TARGETS]; 2]; 2],
     /// What a stack pointer that hits [`StackEntry::MISS`] reads and writes.
     pub garbage: [u8; 4096],
 }
@@ -142,9 +148,9 @@ pub const fn stack(class: usize) -> i32 {
     (offset_of!(Context, stack) + class * size_of::<StackEntry>()) as i32
 }
 
-/// Offset of the branch-target table of a privilege class.
-pub const fn targets(class: usize) -> i32 {
-    (offset_of!(Context, targets) + class * TARGETS * 8) as i32
+/// Offset of the branch-target table of a privilege class for flags in EFLAGS or the context.
+pub const fn targets(class: usize, in_memory: bool) -> i32 {
+    (offset_of!(Context, targets) + (class * 2 + in_memory as usize) * TARGETS * 8) as i32
 }
 
 /// Owner of a [`Context`]; its address never changes.
@@ -158,7 +164,7 @@ unsafe impl Sync for ContextBox {}
 
 impl ContextBox {
     /// A context with a processor after power-up and empty tables.
-    pub fn new(miss: u64) -> Self {
+    pub fn new(miss: [u64; 2]) -> Self {
         let layout = Layout::new::<Context>();
         // SAFETY: the layout has a size; zero is a valid value of every field, as all are
         // integers, booleans or arrays of them.
@@ -176,7 +182,7 @@ impl ContextBox {
                 *entry = TlbEntry { tag_read: tag, tag_write: tag, host: 0, info: 0 };
             }
             context.reset_stack(class);
-            context.targets[class].fill(miss);
+            context.forget_targets(class, miss);
         }
         this
     }
@@ -199,7 +205,7 @@ impl ContextBox {
     }
 
     /// The flag that other threads set.
-    pub fn kick_flag(&self) -> *const AtomicU32 {
+    pub fn kick_flag(&self) -> *const AtomicU64 {
         // SAFETY: the field lies in the context, which lives as long as the box.
         unsafe { &raw const (*self.0.as_ptr()).kick }
     }
@@ -213,6 +219,20 @@ impl Drop for ContextBox {
 }
 
 impl Context {
+    /// Sends all indirect branches of a privilege class to `miss`.
+    pub fn forget_targets(&mut self, class: usize, miss: [u64; 2]) {
+        for (table, miss) in self.targets[class].iter_mut().zip(miss) {
+            table.fill(miss);
+        }
+    }
+
+    /// Sends the indirect branches of one slot to `miss`.
+    pub fn forget_target(&mut self, class: usize, slot: usize, miss: [u64; 2]) {
+        for (table, miss) in self.targets[class].iter_mut().zip(miss) {
+            table[slot] = miss;
+        }
+    }
+
     /// Forgets the stack page of a privilege class.
     pub fn reset_stack(&mut self, class: usize) {
         let host = self.garbage.as_ptr() as u64;

@@ -15,6 +15,8 @@ pub enum Rm {
     Reg(u8),
     /// Memory at this register plus displacement.
     Mem(u8, i32),
+    /// The field of the context at this offset.
+    Context(i32),
 }
 
 /// Replacements of the fields of an instruction.
@@ -28,6 +30,8 @@ pub struct Fields {
     pub vvvv: Option<u8>,
     /// Register in the opcode byte.
     pub opcode: Option<u8>,
+    /// The opcode's direction bit is inverted: ModRM.reg and ModRM.rm change roles.
+    pub flip: bool,
 }
 
 /// An instruction taken apart.
@@ -146,7 +150,12 @@ pub fn rewrite(
     let (rm_low, rm_high) = match fields.rm {
         Rm::Keep => (modrm & 7, None),
         Rm::Reg(r) | Rm::Mem(r, _) => (r & 7, Some(r >> 3 & 1)),
+        Rm::Context(_) => (4, Some(0)),
     };
+    let memory = matches!(fields.rm, Rm::Mem(..) | Rm::Context(_));
+    if matches!(fields.rm, Rm::Context(_)) {
+        asm.byte(0x65);
+    }
     let reg_low = fields.reg.unwrap_or(modrm >> 3) & 7;
     let reg_high = fields.reg.map(|r| r >> 3 & 1);
 
@@ -168,7 +177,7 @@ pub fn rewrite(
         };
         set(2, reg_high);
         set(0, rm_high.or(fields.opcode.map(|r| r >> 3 & 1)));
-        if matches!(fields.rm, Rm::Mem(..)) {
+        if memory {
             set(1, Some(0));
         }
         if rex & 0x0f != 0 || parts.rex != 0 {
@@ -177,6 +186,8 @@ pub fn rewrite(
         if let (Some(r), [rest @ .., last]) = (fields.opcode, parts.opcode) {
             asm.bytes(rest);
             asm.byte(last & !7 | r & 7);
+        } else if let ([opcode], true) = (parts.opcode, fields.flip) {
+            asm.byte(opcode ^ 2);
         } else {
             asm.bytes(parts.opcode);
         }
@@ -192,6 +203,10 @@ pub fn rewrite(
             Rm::Mem(base, disp) => {
                 debug_assert_ne!(base & 7, 4);
                 asm.byte(0x80 | reg_low << 3 | rm_low);
+                asm.dword(disp as u32);
+            }
+            Rm::Context(disp) => {
+                asm.bytes(&[reg_low << 3 | rm_low, 0x25]);
                 asm.dword(disp as u32);
             }
             Rm::Reg(_) => asm.byte(0xc0 | reg_low << 3 | rm_low),
@@ -219,7 +234,7 @@ fn vector_prefix(asm: &mut Asm, vector: &[u8], reg: Option<u8>, rm: Option<u8>, 
     if let Some(high) = rm {
         p0 = p0 & !0x20 | (high ^ 1) << 5;
     }
-    if matches!(fields.rm, Rm::Mem(..)) {
+    if matches!(fields.rm, Rm::Mem(..) | Rm::Context(_)) {
         p0 |= 0x40;
     }
     if let Some(v) = fields.vvvv {

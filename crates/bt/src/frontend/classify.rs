@@ -74,6 +74,8 @@ pub struct CodeInfo {
     pub faults: bool,
     /// Has a ModRM byte.
     pub modrm: bool,
+    /// The r/m operand may be a register or memory.
+    pub rm_any: bool,
     /// Encodings of the operands.
     pub fields: [Field; 5],
 }
@@ -89,10 +91,11 @@ fn classify(code: Code) -> CodeInfo {
     let mnemonic = code.mnemonic();
     let mut fields = [Field::None; 5];
     let mut modrm = false;
-    let mut vsib = false;
+    let (mut vsib, mut rm_any) = (false, false);
     for (i, field) in fields.iter_mut().enumerate().take(op.op_count() as usize) {
         let kind = op.op_kind(i as u32);
         *field = field_of(kind);
+        rm_any |= matches!(kind, K::r32_or_mem | K::r64_or_mem);
         modrm |= matches!(*field, Field::Reg | Field::Rm) || vector_modrm(kind);
         vsib |= matches!(kind, K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y)
             || matches!(kind, K::mem_vsib64y | K::mem_vsib32z | K::mem_vsib64z);
@@ -106,6 +109,7 @@ fn classify(code: Code) -> CodeInfo {
         avx: fp && vex,
         faults: fp || matches!(mnemonic, M::Div | M::Idiv | M::Cmpxchg16b),
         modrm,
+        rm_any,
         fields,
     }
 }

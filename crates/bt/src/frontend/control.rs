@@ -1,12 +1,12 @@
 //! Branches, calls and returns.
 
 use super::classify::Kind;
-use super::lower::{Gpr, Lower, exit, map};
+use super::lower::{Gpr, Held, Lower, exit, map};
 use super::translate::{ALL_FLAGS, Decoded};
 use crate::cache::BranchExit;
 use crate::context::{self, at};
 use crate::emit::asm::reg::{R10, R11, RCX};
-use crate::emit::asm::{Mem, cc, op};
+use crate::emit::asm::{Mem, cc, op, patch};
 use crate::emit::rewrite::sized;
 use iced_x86::OpKind;
 
@@ -22,7 +22,6 @@ impl Lower<'_> {
         let ip = instruction.ip();
         match decoded.kind {
             Kind::Jump => self.branch(instruction.near_branch_target(), ip, live),
-            Kind::JumpIf => self.jump_if(decoded),
             Kind::JumpIfZero => self.jump_if_zero(decoded),
             Kind::Loop => {
                 let wide = instruction.code() == iced_x86::Code::Loop_rel8_64_RCX;
@@ -31,33 +30,27 @@ impl Lower<'_> {
                 self.count_zero(wide, next, instruction.near_branch_target(), ip, live);
             }
             Kind::Call => {
-                let target = instruction.near_branch_target();
-                self.clobber_flags(live);
-                self.push_return(next);
-                self.branch(target, ip, live);
+                self.push_return(decoded, next);
+                self.branch(instruction.near_branch_target(), ip, live);
             }
             Kind::CallIndirect => {
                 self.indirect_target(decoded);
-                self.clobber_flags(live);
-                self.push_return(next);
+                self.push_return(decoded, next);
                 self.hot.load(R10, Mem::gs(at!(scratch)));
-                self.indirect();
+                self.indirect(live);
             }
             Kind::JumpIndirect => {
                 self.indirect_target(decoded);
-                self.clobber_flags(live);
                 self.hot.load(R10, Mem::gs(at!(scratch)));
-                self.indirect();
+                self.indirect(live);
             }
             Kind::Return => {
                 let slot = self.slot();
-                self.clobber_flags(live);
-                self.hot.lea(slot == 8, R11, Mem::at(crate::emit::asm::reg::R9, 0));
-                self.stack_check(slot as u32, false);
-                sized(self.hot, slot as u32, op::LOAD, R10, Mem::at(R11, 0));
+                let (base, disp) = self.stack_operand(decoded, false);
+                sized(self.hot, slot as u32, op::LOAD, R10, Mem::at(base, disp));
                 let extra = if instruction.op_count() == 1 { instruction.immediate16() } else { 0 };
                 self.move_stack(slot + i32::from(extra));
-                self.indirect();
+                self.indirect(live);
             }
             _ => self.system(decoded),
         }
@@ -68,16 +61,16 @@ impl Lower<'_> {
         self.branch(next, next.wrapping_sub(1), live);
     }
 
-    /// Pushes the return address; flags are lost already.
-    fn push_return(&mut self, next: u64) {
+    /// Pushes the return address. R10 is lost.
+    fn push_return(&mut self, decoded: &Decoded, next: u64) {
         let slot = self.slot();
-        self.push_slot();
+        let (base, disp) = self.stack_operand(decoded, true);
         if slot == 4 || i32::try_from(next as i64).is_ok() {
-            self.hot.op_mem(slot == 8, &[0xc7], 0, Mem::at(R11, 0));
+            self.hot.op_mem(slot == 8, &[0xc7], 0, Mem::at(base, disp));
             self.hot.dword(next as u32);
         } else {
             self.hot.mov_imm(R10, next);
-            self.hot.store(Mem::at(R11, 0), R10);
+            self.hot.store(Mem::at(base, disp), R10);
         }
         self.move_stack(-slot);
     }
@@ -87,8 +80,7 @@ impl Lower<'_> {
         let instruction = &decoded.instruction;
         let slot = self.slot() as u32;
         let from = if instruction.op0_kind() == OpKind::Memory {
-            self.clobber_flags(decoded.live_before());
-            let (base, disp) = self.operand(instruction, slot, false);
+            let (base, disp) = self.operand(decoded, slot, false);
             sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
             R10
         } else {
@@ -100,6 +92,7 @@ impl Lower<'_> {
                 }
             }
         };
+        self.held[0] = Held::Nothing;
         if slot == 4 {
             self.hot.op_reg(false, op::LOAD, R10, from);
             self.hot.store(Mem::gs(at!(scratch)), R10);
@@ -108,25 +101,25 @@ impl Lower<'_> {
         }
     }
 
-    /// Jumps to the linear address in R10 through the branch-target table. The flags are in the
-    /// context.
-    fn indirect(&mut self) {
-        self.hot.cmp_mem_zero(Mem::gs(at!(kick)));
-        self.hot.jcc(cc::NE, self.cold.here());
-        self.cold.store(Mem::gs(at!(cpu.rip)), R10);
-        self.leave_kicked(true);
+    /// Jumps to the linear address in R10 through the branch-target table for flags in EFLAGS, or
+    /// the one for flags in the context. No flags are changed: a kick shows as an address that
+    /// no block has.
+    fn indirect(&mut self, live: u8) {
+        self.hot.load(R11, Mem::gs(at!(kick)));
+        let kicked = Mem { gs: false, base: Some(R10), index: Some((R11, 0)), disp: 0 };
+        self.hot.lea(true, R10, kicked);
         // movzx r11d, r10w
         self.hot.bytes(&[0x45, 0x0f, 0xb7, 0xda]);
-        let table = context::targets(self.mode.class());
+        let in_memory = live != 0 && !self.in_register;
+        let table = context::targets(self.mode.class(), in_memory);
         let entry = Mem { gs: true, base: None, index: Some((R11, 3)), disp: table };
         self.hot.jmp_mem(entry);
     }
 
     /// In the cold part: leaves because of the kick flag, RIP stored.
-    fn leave_kicked(&mut self, flags_in_memory: bool) {
-        self.cold.store_imm32(Mem::gs(at!(exit)), self.id << 4 | exit::KICKED);
-        let stub = if flags_in_memory { self.stubs.exit_memory_flags } else { self.stubs.exit };
-        self.cold.jmp(stub);
+    fn leave_kicked(&mut self) {
+        self.cold.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::KICKED));
+        self.cold.jmp(self.stubs.exit);
     }
 
     /// Branches to `target`, polling the kick flag if it is not ahead of `from`.
@@ -136,29 +129,30 @@ impl Lower<'_> {
             self.poll(target, live);
         }
         let site = self.hot.jmp(std::ptr::null());
-        self.add_exit(site, target);
+        self.add_exit(site, target, false);
     }
 
     /// Registers the branch at `site` as an exit to `target`.
-    fn add_exit(&mut self, site: *mut u8, target: u64) {
+    pub(super) fn add_exit(&mut self, site: *mut u8, target: u64, separate: bool) {
         let stub = self.cold.here();
         let number = self.code.exits.len() as u32;
-        self.cold.store_imm32(Mem::gs(at!(exit)), self.id << 4 | exit::BRANCH + number);
+        self.cold.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::BRANCH + number));
         self.cold.jmp(self.stubs.exit);
         // SAFETY: the site is the branch just emitted.
-        unsafe { crate::emit::asm::patch(site, stub) };
-        self.code.exits.push(BranchExit { site, stub, target, linked: None });
+        unsafe { patch(site, stub) };
+        self.code.exits.push(BranchExit { site, stub, target, separate, linked: None });
     }
 
     /// Leaves to `target` if another thread asked for it.
     fn poll(&mut self, target: u64, live: u8) {
         if live == 0 {
-            self.hot.cmp_mem_zero(Mem::gs(at!(kick)));
+            self.hot.cmp_mem_zero(Mem::gs(at!(kick) + 4));
             self.hot.jcc(cc::NE, self.cold.here());
         } else {
             // RCX is the one register that can be tested without flags.
+            self.held[1] = Held::Nothing;
             self.hot.mov(R11, RCX);
-            self.hot.op_mem(false, &[op::LOAD], RCX, Mem::gs(at!(kick)));
+            self.hot.load(RCX, Mem::gs(at!(kick)));
             let clear = self.hot.short(JRCXZ);
             self.hot.mov(RCX, R11);
             self.hot.jmp(self.cold.here());
@@ -167,10 +161,11 @@ impl Lower<'_> {
         }
         self.cold.mov_imm(R11, target);
         self.cold.store(Mem::gs(at!(cpu.rip)), R11);
-        self.leave_kicked(false);
+        self.leave_kicked();
     }
 
-    fn jump_if(&mut self, decoded: &Decoded) {
+    /// Jcc; behind it the block goes on unless it is the last instruction.
+    pub(super) fn jump_if(&mut self, decoded: &Decoded, last: bool) {
         let instruction = &decoded.instruction;
         let condition = instruction.condition_code() as u8 - 1;
         let (target, next) = (instruction.near_branch_target(), instruction.next_ip());
@@ -178,17 +173,24 @@ impl Lower<'_> {
         self.need_flags(ALL_FLAGS);
         if target <= instruction.ip() {
             let over = self.hot.jcc(condition ^ 1, std::ptr::null());
-            let (register, memory) = (self.in_register, self.in_memory);
+            let held = self.held;
             self.poll(target, live);
+            self.held = held;
             let site = self.hot.jmp(std::ptr::null());
-            self.add_exit(site, target);
-            (self.in_register, self.in_memory) = (register, memory);
-            self.add_exit(over, next);
+            self.add_exit(site, target, false);
+            if last {
+                self.add_exit(over, next, false);
+            } else {
+                // SAFETY: the site is the branch emitted above.
+                unsafe { patch(over, self.hot.here()) };
+            }
         } else {
             let taken = self.hot.jcc(condition, std::ptr::null());
-            self.add_exit(taken, target);
-            let site = self.hot.jmp(std::ptr::null());
-            self.add_exit(site, next);
+            self.add_exit(taken, target, false);
+            if last {
+                let site = self.hot.jmp(std::ptr::null());
+                self.add_exit(site, next, false);
+            }
         }
     }
 
@@ -211,7 +213,7 @@ impl Lower<'_> {
                 self.poll(target, live);
             }
             let site = self.hot.jmp(std::ptr::null());
-            self.add_exit(site, target);
+            self.add_exit(site, target, false);
             if !last {
                 self.hot.bind_short(at_zero);
             }

@@ -1,14 +1,15 @@
 //! Emission of single instructions.
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::classify::{Field, Kind};
+use super::groups::Groups;
 use super::memory::Slow;
 use super::mode::Mode;
 use super::translate::{Decoded, ends_block};
 use crate::cache::{BlockId, BranchExit, FaultSite};
 use crate::context::{self, at};
-use crate::emit::asm::reg::{R9, R10, R11, RAX, RDX, RSI};
+use crate::emit::asm::reg::{R9, R10, R11, RAX, RCX, RDX, RSI};
 use crate::emit::asm::{Asm, Mem, cc, op};
 use crate::emit::rewrite::{Fields, Rm, rewrite, sized};
 use crate::runtime::stubs::Stubs;
@@ -31,13 +32,24 @@ pub fn map(number: u8) -> Gpr {
     }
 }
 
+/// What a scratch register holds between instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing of use.
+    Nothing,
+    /// The value of this guest register, which lives in the context.
+    Guest(u8),
+    /// The host address of this group's window.
+    Window(u8),
+}
+
 /// What the emission of a block yields.
 #[derive(Debug)]
 pub struct Code {
     /// Entry for direct branches.
     pub entry: *const u8,
-    /// Entry for indirect branches, or null.
-    pub indirect_entry: *const u8,
+    /// Entries for indirect branches with flags in EFLAGS and in the context, or null.
+    pub indirect_entries: [*const u8; 2],
     /// Direct branches out of the block.
     pub exits: Vec<BranchExit>,
     /// Instructions that may fault on the host.
@@ -54,13 +66,20 @@ pub struct Lower<'a> {
     pub(super) hot: &'a mut Asm,
     pub(super) cold: &'a mut Asm,
     pub(super) stubs: &'a Stubs,
-    factory: &'a mut InstructionInfoFactory,
+    pub(super) groups: &'a Groups,
     pub(super) mode: Mode,
     pub(super) id: BlockId,
-    pub(super) linear: u64,
+    /// Linear address of the block's page.
+    pub(super) page: u64,
     pub(super) bmi2: bool,
-    /// Offset of the current instruction in the block.
+    /// Index of the current instruction in the block.
+    pub(super) index: usize,
+    /// Offset of the current instruction in the page.
     pub(super) offset: u16,
+    /// What is in R10 and R11.
+    pub(super) held: [Held; 2],
+    /// What is subtracted from an access's place to get its displacement, by group.
+    pub(super) bias: Vec<i64>,
     /// EFLAGS hold the guest's arithmetic flags.
     pub(super) in_register: bool,
     /// The context holds the guest's arithmetic flags.
@@ -71,21 +90,21 @@ pub struct Lower<'a> {
 }
 
 impl<'a> Lower<'a> {
-    /// Begins block `id` at `linear`.
+    /// Begins block `id` in linear page `page`.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         hot: &'a mut Asm,
         cold: &'a mut Asm,
         stubs: &'a Stubs,
-        factory: &'a mut InstructionInfoFactory,
+        groups: &'a Groups,
         mode: Mode,
         id: BlockId,
-        linear: u64,
+        page: u64,
         bmi2: bool,
     ) -> Self {
         let code = Code {
             entry: hot.here(),
-            indirect_entry: std::ptr::null(),
+            indirect_entries: [std::ptr::null(); 2],
             exits: Vec::new(),
             faults: Vec::new(),
             system: None,
@@ -95,12 +114,15 @@ impl<'a> Lower<'a> {
             hot,
             cold,
             stubs,
-            factory,
+            groups,
             mode,
             id,
-            linear,
+            page,
             bmi2,
+            index: 0,
             offset: 0,
+            held: [Held::Nothing; 2],
+            bias: vec![0; groups.groups.len()],
             in_register: true,
             in_memory: false,
             slow: Vec::new(),
@@ -110,13 +132,11 @@ impl<'a> Lower<'a> {
     }
 
     /// Emits the entries. `live` are the flags that the block reads from outside.
-    pub fn begin(&mut self, live: u8, indirect: bool, fp: bool) {
-        if indirect {
-            self.code.indirect_entry = self.hot.here();
-            indirect_check(self.hot, self.stubs, self.linear);
-            if live != 0 {
-                self.hot.restore_flags(at!(flags));
-            }
+    pub fn begin(&mut self, linear: u64, live: u8, indirect: bool, fp: bool) {
+        if indirect && live == 0 {
+            let here = self.hot.here().cast_const();
+            self.code.indirect_entries = [here, here];
+            indirect_check(self.hot, self.stubs.target_miss, linear);
         }
         self.code.entry = self.hot.here();
         if fp {
@@ -131,24 +151,32 @@ impl<'a> Lower<'a> {
     /// EFLAGS are about to be lost: saves them if they are live.
     pub(super) fn clobber_flags(&mut self, live: u8) {
         if live != 0 && self.in_register && !self.in_memory {
-            self.hot.save_flags(at!(flags));
-            self.in_memory = true;
+            self.save_flags();
         }
         self.in_register = false;
+    }
+
+    fn save_flags(&mut self) {
+        self.hot.save_flags(at!(flags));
+        self.held[0] = Held::Nothing;
+        self.in_memory = true;
     }
 
     /// EFLAGS are about to be read. R10 is lost.
     pub(super) fn need_flags(&mut self, live: u8) {
         if live != 0 && !self.in_register {
             self.hot.restore_flags(at!(flags));
+            self.held[0] = Held::Nothing;
             self.in_register = true;
         }
     }
 
-    /// Emits one instruction; returns whether the block ends before the next one.
-    pub fn instruction(&mut self, decoded: &Decoded) -> bool {
+    /// Emits instruction `index` of the block; returns whether the block ends before the next.
+    pub fn instruction(&mut self, index: usize, decoded: &Decoded, last: bool) -> bool {
         let instruction = &decoded.instruction;
-        self.offset = instruction.ip().wrapping_sub(self.linear) as u16;
+        self.index = index;
+        self.offset = instruction.ip().wrapping_sub(self.page) as u16;
+        self.windows(decoded);
         match decoded.kind {
             Kind::Plain => self.plain(decoded),
             Kind::Interpret => self.system(decoded),
@@ -160,9 +188,11 @@ impl<'a> Lower<'a> {
             Kind::BitTest => self.bit_test(decoded),
             Kind::AbsoluteMove => self.absolute_move(decoded),
             Kind::Rdtsc => self.rdtsc(decoded),
+            Kind::Jump if decoded.jumps => {}
+            Kind::JumpIf => self.jump_if(decoded, last),
             _ => self.control(decoded),
         }
-        self.ended || ends_block(decoded.kind)
+        self.ended || last && ends_block(decoded.kind)
     }
 
     /// Ends the block: slow paths go behind it.
@@ -175,7 +205,7 @@ impl<'a> Lower<'a> {
     pub(super) fn system(&mut self, decoded: &Decoded) {
         self.code.system = Some(Box::new(decoded.instruction));
         self.code.system_at = decoded.instruction.ip();
-        self.hot.store_imm32(Mem::gs(at!(exit)), self.id << 4 | exit::SYSTEM);
+        self.hot.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::SYSTEM));
         let stub = if self.in_memory { self.stubs.exit_memory_flags } else { self.stubs.exit };
         self.hot.jmp(stub);
     }
@@ -211,18 +241,35 @@ impl<'a> Lower<'a> {
             return self.flags_written(decoded);
         }
 
+        if memory.is_none() && self.direct_source(decoded, needed) {
+            return;
+        }
         // Registers that live in memory pass through scratch registers.
         let scratch: &[u8] = if memory.is_some() { &[R10] } else { &[R10, R11] };
         let mut homes: [(u8, u8); 2] = [(0, 0); 2];
         let mut used = 0;
-        for (n, _) in (0..count).filter_map(general) {
-            let known = homes[..used].iter().any(|h| h.0 == n);
-            if matches!(map(n), Gpr::Memory(_)) && !known {
-                if used == scratch.len() {
-                    return self.give_up(decoded);
+        let taken = |homes: &[(u8, u8)], host| homes.iter().any(|h| h.1 == host);
+        for pass in [true, false] {
+            for (n, _) in (0..count).filter_map(general) {
+                let known = homes[..used].iter().any(|h| h.0 == n);
+                if known || matches!(map(n), Gpr::Host(_)) {
+                    continue;
                 }
-                homes[used] = (n, scratch[used]);
-                used += 1;
+                let here = |&&host: &&u8| self.held[usize::from(host - R10)] == Held::Guest(n);
+                let free = |&&host: &&u8| !taken(&homes[..used], host);
+                let host = if pass {
+                    scratch.iter().filter(here).find(free)
+                } else {
+                    scratch.iter().find(free)
+                };
+                match host {
+                    Some(&host) => {
+                        homes[used] = (n, host);
+                        used += 1;
+                    }
+                    None if pass => {}
+                    None => return self.give_up(decoded),
+                }
             }
         }
         let homes = &homes[..used];
@@ -246,33 +293,22 @@ impl<'a> Lower<'a> {
                 Field::None => return self.give_up(decoded),
             }
         }
-        let (mut reads, mut writes) = (0u16, 0u16);
-        let mut write = false;
-        if memory.is_some() || !homes.is_empty() {
-            let used = self.factory.info(instruction);
-            for i in 0..count {
-                let access = used.op_access(i);
-                if Some(i) == memory {
-                    write = is_write(access);
-                } else if let Some((n, _)) = general(i) {
-                    let whole = instruction.op_register(i).size() >= 4 && access == OpAccess::Write;
-                    reads |= if whole { 0 } else { 1 << n };
-                    writes |= if is_write(access) { 1 << n } else { 0 };
-                }
-            }
-        }
         let mut swap = false;
-        if memory.is_some() {
-            self.clobber_flags(decoded.live_before());
+        if let Some(operand) = memory {
             let size = instruction.memory_size().size().max(1) as u32;
-            let (base, disp) = self.operand(instruction, size, write);
+            let write = decoded.operand_written(operand);
+            let (base, disp) = self.operand(decoded, size, write);
             // A REX prefix would turn AH to BH into other registers: use a low base register.
             swap = high;
             fields.rm = if swap { Rm::Mem(RSI, disp) } else { Rm::Mem(base, disp) };
         }
         self.need_flags(needed);
-        for &(n, host) in homes.iter().filter(|h| reads & 1 << h.0 != 0) {
-            self.hot.load(host, Mem::gs(context::gpr(n)));
+        for &(n, host) in homes {
+            let held = &mut self.held[usize::from(host - R10)];
+            if *held != Held::Guest(n) && decoded.read & 1 << n != 0 {
+                self.hot.load(host, Mem::gs(context::gpr(n)));
+            }
+            *held = Held::Guest(n);
         }
         if swap {
             self.hot.op_reg(true, op::XCHG, R11, RSI);
@@ -284,10 +320,77 @@ impl<'a> Lower<'a> {
         if swap {
             self.hot.op_reg(true, op::XCHG, R11, RSI);
         }
-        for &(n, host) in homes.iter().filter(|h| writes & 1 << h.0 != 0) {
+        for &(n, host) in homes.iter().filter(|h| decoded.written & 1 << h.0 != 0) {
             self.hot.store(Mem::gs(context::gpr(n)), host);
         }
         self.flags_written(decoded);
+    }
+
+    /// Forms in which a register that lives in memory can be used there: `op reg, source` with
+    /// the source as r/m operand, and MOV to it. Returns whether the instruction was emitted.
+    fn direct_source(&mut self, decoded: &Decoded, needed: u8) -> bool {
+        let instruction = &decoded.instruction;
+        let (first, second) = (Self::general(instruction, 0), Self::general(instruction, 1));
+        if instruction.op_count() != 2 || decoded.kind == Kind::BitTest {
+            return false;
+        }
+        let size = instruction.op_register(1).size();
+        let fields = &decoded.info.fields;
+        // MOV of a whole host register to one that lives in memory.
+        if let (Mnemonic::Mov, Some((to, _)), Some((from, _)), 8) =
+            (instruction.mnemonic(), first, second, size)
+            && let (Gpr::Memory(to), Gpr::Host(from)) = (map(to), map(from))
+        {
+            self.forget_guest(to);
+            self.hot.store(Mem::gs(context::gpr(to)), from);
+            return true;
+        }
+        let Some((n, _)) = second else { return false };
+        let Gpr::Memory(n) = map(n) else { return false };
+        if size < 4 || self.held.contains(&Held::Guest(n)) {
+            return false;
+        }
+        let target = match first {
+            Some((to, false)) => match map(to) {
+                Gpr::Host(host) => Some(host),
+                Gpr::Memory(_) => return false,
+            },
+            Some(_) => return false,
+            None => None,
+        };
+        let place = Rm::Context(context::gpr(n));
+        let fields = match (fields[0], fields[1], decoded.bytes()) {
+            (Field::Reg, Field::Rm, _) if decoded.info.rm_any => {
+                Fields { reg: target, rm: place, ..Fields::default() }
+            }
+            (Field::None, Field::Rm, _) if decoded.info.rm_any && target.is_none() => {
+                Fields { rm: place, ..Fields::default() }
+            }
+            // op r/m, reg: the other direction has the source as r/m operand.
+            (Field::Rm, Field::Reg, &[0x40..=0x4f, opcode, _] | &[opcode, _])
+                if matches!(opcode, 0x01 | 0x09 | 0x11 | 0x19 | 0x21 | 0x29 | 0x31 | 0x39 | 0x89) =>
+            {
+                Fields { reg: target, rm: place, flip: true, ..Fields::default() }
+            }
+            _ => return false,
+        };
+        self.need_flags(needed);
+        self.fault_site(decoded);
+        let bits = self.mode.bits();
+        if rewrite(self.hot, decoded.bytes(), bits, true, fields).is_none() {
+            return false;
+        }
+        self.flags_written(decoded);
+        true
+    }
+
+    /// A register that lives in memory is written there: scratch registers no longer hold it.
+    pub(super) fn forget_guest(&mut self, n: u8) {
+        for held in &mut self.held {
+            if *held == Held::Guest(n) {
+                *held = Held::Nothing;
+            }
+        }
     }
 
     /// 32-bit code without memory operands whose bytes mean something else in 64-bit code.
@@ -337,8 +440,11 @@ impl<'a> Lower<'a> {
         let size = instruction.op0_register().size();
         let mut plain = *instruction;
         plain.set_segment_prefix(Register::None);
-        let segment = plain.memory_segment();
-        debug_assert!(!matches!(segment, Register::FS | Register::GS));
+        if let (Gpr::Host(host), 4 | 8) = (map(n), size)
+            && self.simple_lea(&plain, host, size == 8)
+        {
+            return;
+        }
         self.effective_address(&plain);
         match (map(n), size) {
             (Gpr::Host(host), 2) => {
@@ -347,6 +453,7 @@ impl<'a> Lower<'a> {
             }
             (Gpr::Host(host), size) => self.hot.op_reg(size == 8, op::LOAD, host, R11),
             (Gpr::Memory(n), 2) => {
+                self.forget_guest(n);
                 self.hot.byte(0x66);
                 self.hot.op_mem(false, &[op::STORE], R11, Mem::gs(context::gpr(n)));
             }
@@ -354,9 +461,34 @@ impl<'a> Lower<'a> {
                 if size == 4 {
                     self.hot.op_reg(false, op::LOAD, R11, R11);
                 }
+                self.forget_guest(n);
                 self.hot.store(Mem::gs(context::gpr(n)), R11);
+                self.held[1] = Held::Guest(n);
             }
         }
+    }
+
+    /// LEA whose registers are all host registers: one instruction.
+    fn simple_lea(&mut self, instruction: &Instruction, target: u8, wide: bool) -> bool {
+        let (base, index) = (instruction.memory_base(), instruction.memory_index());
+        if instruction.is_ip_rel_memory_operand() {
+            return false;
+        }
+        let narrow = self.mode.bits() == 32 || base.is_gpr32() || index.is_gpr32();
+        let host = |r: Register| match (r, map(r.number() as u8)) {
+            (Register::None, _) => Some(None),
+            (_, Gpr::Host(host)) => Some(Some(host)),
+            (_, Gpr::Memory(_)) => None,
+        };
+        let (Some(base), Some(index)) = (host(base), host(index)) else { return false };
+        if base.is_none() {
+            return false;
+        }
+        let scale = instruction.memory_index_scale().trailing_zeros() as u8;
+        let disp = instruction.memory_displacement64() as i32;
+        let mem = Mem { gs: false, base, index: index.map(|r| (r, scale)), disp };
+        self.hot.lea(wide && !narrow, target, mem);
+        true
     }
 
     /// Bytes of a stack slot.
@@ -370,35 +502,31 @@ impl<'a> Lower<'a> {
         self.hot.lea(wide, R9, Mem::at(R9, by));
     }
 
-    /// Makes R11 point to the next free stack slot.
-    pub(super) fn push_slot(&mut self) {
-        let slot = self.slot();
-        self.hot.lea(self.mode.bits() == 64, R11, Mem::at(R9, -slot));
-        self.stack_check(slot as u32, true);
-    }
-
     fn push(&mut self, decoded: &Decoded) {
         let instruction = &decoded.instruction;
         let slot = self.slot() as u32;
-        self.clobber_flags(decoded.live_before());
         if instruction.op0_kind() == OpKind::Memory {
-            let (base, disp) = self.operand(instruction, slot, false);
+            let (base, disp) = self.operand(decoded, slot, false);
             sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
+            self.held[0] = Held::Nothing;
             self.hot.store(Mem::gs(at!(scratch)), R10);
         }
-        self.push_slot();
+        let (base, disp) = self.stack_operand(decoded, true);
+        let place = Mem::at(base, disp);
         match Self::general(instruction, 0).map(|(n, _)| map(n)) {
-            Some(Gpr::Host(host)) => sized(self.hot, slot, op::STORE, host, Mem::at(R11, 0)),
+            Some(Gpr::Host(host)) => sized(self.hot, slot, op::STORE, host, place),
             Some(Gpr::Memory(n)) => {
                 self.hot.load(R10, Mem::gs(context::gpr(n)));
-                sized(self.hot, slot, op::STORE, R10, Mem::at(R11, 0));
+                self.held[0] = Held::Guest(n);
+                sized(self.hot, slot, op::STORE, R10, place);
             }
             None if instruction.op0_kind() == OpKind::Memory => {
                 self.hot.load(R10, Mem::gs(at!(scratch)));
-                sized(self.hot, slot, op::STORE, R10, Mem::at(R11, 0));
+                self.held[0] = Held::Nothing;
+                sized(self.hot, slot, op::STORE, R10, place);
             }
             None => {
-                self.hot.op_mem(slot == 8, &[0xc7], 0, Mem::at(R11, 0));
+                self.hot.op_mem(slot == 8, &[0xc7], 0, place);
                 self.hot.dword(instruction.immediate(0) as u32);
             }
         }
@@ -407,18 +535,19 @@ impl<'a> Lower<'a> {
 
     fn pop(&mut self, decoded: &Decoded) {
         let slot = self.slot();
-        self.clobber_flags(decoded.live_before());
-        self.hot.lea(slot == 8, R11, Mem::at(R9, 0));
-        self.stack_check(slot as u32, false);
+        let (base, disp) = self.stack_operand(decoded, false);
+        let place = Mem::at(base, disp);
         let Some((n, _)) = Self::general(&decoded.instruction, 0) else { return };
         match map(n) {
-            Gpr::Host(R9) => sized(self.hot, slot as u32, op::LOAD, R9, Mem::at(R11, 0)),
+            Gpr::Host(R9) => sized(self.hot, slot as u32, op::LOAD, R9, place),
             Gpr::Host(host) => {
-                sized(self.hot, slot as u32, op::LOAD, host, Mem::at(R11, 0));
+                sized(self.hot, slot as u32, op::LOAD, host, place);
                 self.move_stack(slot);
             }
             Gpr::Memory(n) => {
-                self.hot.load(R10, Mem::at(R11, 0));
+                self.hot.load(R10, place);
+                self.forget_guest(n);
+                self.held[0] = Held::Guest(n);
                 self.hot.store(Mem::gs(context::gpr(n)), R10);
                 self.move_stack(slot);
             }
@@ -428,11 +557,9 @@ impl<'a> Lower<'a> {
     fn leave(&mut self, decoded: &Decoded) {
         const RBP: u8 = 5;
         let slot = self.slot();
-        self.clobber_flags(decoded.live_before());
-        self.hot.op_reg(slot == 8, op::LOAD, R11, RBP);
-        self.stack_check(slot as u32, false);
+        let (base, disp) = self.stack_operand(decoded, false);
         self.hot.lea(slot == 8, R9, Mem::at(RBP, slot));
-        sized(self.hot, slot as u32, op::LOAD, RBP, Mem::at(R11, 0));
+        sized(self.hot, slot as u32, op::LOAD, RBP, Mem::at(base, disp));
     }
 
     /// BT and its kin on memory: the register counts bits from the operand's address.
@@ -464,7 +591,8 @@ impl<'a> Lower<'a> {
         let mem = Mem { base: Some(R11), index: Some((R10, scale)), ..Mem::default() };
         self.hot.lea(self.mode.bits() == 64, R11, mem);
         let write = instruction.mnemonic() != Mnemonic::Bt;
-        self.check(if wide { 8 } else { 4 }, write);
+        self.check(if wide { 8 } else { 4 }, write, None);
+        self.held = [Held::Nothing; 2];
         match map(n) {
             Gpr::Host(host) => self.hot.mov(R10, host),
             Gpr::Memory(n) => self.hot.load(R10, Mem::gs(context::gpr(n))),
@@ -489,7 +617,7 @@ impl<'a> Lower<'a> {
         let size = instruction.memory_size().size() as u32;
         self.clobber_flags(decoded.live_before());
         self.effective_address(instruction);
-        self.check(size, store);
+        self.check(size, store, None);
         let opcode = if store { op::STORE } else { op::LOAD };
         sized(self.hot, size, if size == 1 { opcode - 1 } else { opcode }, RAX, Mem::at(R11, 0));
     }
@@ -508,53 +636,66 @@ impl<'a> Lower<'a> {
     }
 }
 
-fn is_write(access: OpAccess) -> bool {
-    matches!(
-        access,
-        OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
-    )
-}
-
 /// Emits the check that R10 is the block's linear address; otherwise the branch is unknown.
-pub fn indirect_check(asm: &mut Asm, stubs: &Stubs, linear: u64) {
+fn indirect_check(asm: &mut Asm, miss: *const u8, linear: u64) {
     if let Ok(immediate) = i32::try_from(linear as i64) {
         asm.cmp_imm(R10, immediate);
     } else {
         asm.mov_imm(R11, linear);
         asm.op_reg(true, op::CMP, R10, R11);
     }
-    asm.jcc(cc::NE, stubs.target_miss);
+    asm.jcc(cc::NE, miss);
 }
 
-/// Emits an indirect entry apart from its block.
-pub fn late_indirect_entry(
+/// Emits the entries of a block for indirect branches apart from the block: with flags in EFLAGS,
+/// and with flags in the context.
+pub fn late_indirect_entries(
     asm: &mut Asm,
     stubs: &Stubs,
     linear: u64,
     flags_live: bool,
     entry: *const u8,
-) -> *const u8 {
-    let here = asm.here();
-    indirect_check(asm, stubs, linear);
-    if flags_live {
-        asm.restore_flags(at!(flags));
+) -> [*const u8; 2] {
+    let first = asm.here();
+    if !flags_live {
+        indirect_check(asm, stubs.target_miss, linear);
+        asm.jmp(entry);
+        return [first, first];
     }
+    // RCX is the one register that can be tested without flags.
+    asm.mov(R11, RCX);
+    asm.mov_imm(RCX, linear.wrapping_neg());
+    asm.lea(true, RCX, Mem { gs: false, base: Some(RCX), index: Some((R10, 0)), disp: 0 });
+    let equal = asm.short(0xe3);
+    asm.mov(RCX, R11);
+    asm.jmp(stubs.target_miss);
+    asm.bind_short(equal);
+    asm.mov(RCX, R11);
     asm.jmp(entry);
-    here
+    let second = asm.here();
+    indirect_check(asm, stubs.target_miss_memory_flags, linear);
+    asm.restore_flags(at!(flags));
+    asm.jmp(entry);
+    [first, second]
 }
 
-/// Reasons in `Context::exit`: a block number above four bits of reason.
+/// Reasons in `Context::exit`: a block number above eight bits of reason.
 pub mod exit {
-    /// Direct branch 0 or 1 of the block, not linked.
-    pub const BRANCH: u32 = 0;
     /// The interpreter runs the instruction at the end of the block.
-    pub const SYSTEM: u32 = 2;
+    pub const SYSTEM: u32 = 0;
     /// The kick flag was seen; RIP is stored.
-    pub const KICKED: u32 = 3;
+    pub const KICKED: u32 = 1;
     /// An indirect branch has an unknown target; RIP is stored.
-    pub const TARGET: u32 = 4;
+    pub const TARGET: u32 = 2;
     /// A memory helper gave up; RIP is that of its instruction.
-    pub const MEMORY: u32 = 5;
+    pub const MEMORY: u32 = 3;
     /// A native instruction faulted at `Context::exit_site`.
-    pub const FAULT: u32 = 6;
+    pub const FAULT: u32 = 4;
+    /// Direct branch 0 of the block, not linked; others follow.
+    pub const BRANCH: u32 = 16;
+
+    /// The value for a reason of a block.
+    pub const fn code(block: u32, reason: u32) -> u32 {
+        block << 8 | reason
+    }
 }

@@ -1,13 +1,15 @@
 //! Effective addresses and the TLB check.
 //!
-//! After a check R11 is the host address of the operand, R10 is free, and EFLAGS are lost.
+//! A check leaves the host address of the operand in R11; R10 and EFLAGS are lost.
 
 use iced_x86::{Instruction, Register};
 
-use super::lower::{Gpr, Lower, map};
+use super::groups::{Group, Origin, is_stack};
+use super::lower::{Gpr, Held, Lower, map};
+use super::translate::Decoded;
 use crate::context::{self, TlbEntry, at};
-use crate::emit::asm::reg::{R9, R10, R11};
-use crate::emit::asm::{Mem, cc, op};
+use crate::emit::asm::reg::{R10, R11};
+use crate::emit::asm::{Mem, cc, op, patch};
 
 /// A check that may fail, and how its slow path goes on.
 #[derive(Clone, Copy, Debug)]
@@ -18,9 +20,11 @@ pub struct Slow {
     back: *const u8,
     /// Arguments of the helper.
     meta: u32,
-    /// Offset of the guest instruction in the block.
+    /// Offset of the guest instruction in the page.
     offset: u16,
     how: Recover,
+    /// For windows: the flags that the variant with separate checks needs.
+    window: Option<u8>,
 }
 
 /// How the slow path gets the address, and what it makes of the result.
@@ -44,17 +48,17 @@ pub mod meta {
     pub const CLASS_SHIFT: u32 = 9;
     /// The stack entry is to be filled.
     pub const STACK: u32 = 1 << 10;
-    /// Offset of the guest instruction in its block.
-    pub const OFFSET_SHIFT: u32 = 16;
+    /// The access is a window: a failure returns to the code.
+    pub const WINDOW: u32 = 1 << 11;
+    /// Offset of the guest instruction in its page.
+    pub const OFFSET_SHIFT: u32 = 12;
+    /// Above it, the size of a window in units of 8 bytes.
+    pub const WINDOW_SHIFT: u32 = 24;
+    /// What the helper returns when a window can't be accessed as a whole.
+    pub const FAILED: u64 = 1;
 }
 
 impl Lower<'_> {
-    /// Whether `instruction` addresses the stack by a plain displacement.
-    fn stack_operand(instruction: &Instruction) -> bool {
-        matches!(instruction.memory_base(), Register::RSP | Register::ESP)
-            && instruction.memory_index() == Register::None
-    }
-
     /// Emits the effective address of `instruction`'s memory operand into R11, R10 lost. Segment
     /// base included; flags are kept unless the segment has a base.
     pub(super) fn effective_address(&mut self, instruction: &Instruction) {
@@ -62,79 +66,158 @@ impl Lower<'_> {
         let index = instruction.memory_index();
         let narrow = self.mode.bits() == 32 || base.is_gpr32() || index.is_gpr32();
         let displacement = instruction.memory_displacement64();
-        if base == Register::None && index == Register::None || instruction.is_ip_rel_memory_operand()
+        let number = |r: Register| (r != Register::None).then(|| r.number() as u8);
+        if base == Register::None && index == Register::None
+            || instruction.is_ip_rel_memory_operand()
         {
+            let narrow = self.mode.bits() == 32 || base == Register::EIP;
             let address = if narrow { displacement & 0xffff_ffff } else { displacement };
+            self.held[1] = Held::Nothing;
             self.hot.mov_imm(R11, address);
         } else {
-            let mut mem = Mem { disp: displacement as i32, ..Mem::default() };
-            if base != Register::None {
-                mem.base = Some(self.address_register(base, R11));
-            }
-            if index != Register::None {
-                let scale = instruction.memory_index_scale().trailing_zeros() as u8;
-                mem.index = Some((self.address_register(index, R10), scale));
-            }
-            self.hot.lea(!narrow, R11, mem);
+            let scale = instruction.memory_index_scale().trailing_zeros() as u8;
+            let index = number(index).map(|r| (r, scale));
+            self.sum(!narrow, number(base), index, displacement as i32);
         }
         let segment = instruction.memory_segment();
         if matches!(segment, Register::FS | Register::GS) {
-            let base = Mem::gs(context::segment_base(segment.number()));
-            self.hot.op_mem(self.mode.bits() == 64, &[op::ADD], R11, base);
+            self.add_segment(segment.number());
         }
     }
 
-    fn address_register(&mut self, register: Register, scratch: u8) -> u8 {
-        match map(register.number() as u8) {
+    fn add_segment(&mut self, segment: usize) {
+        let base = Mem::gs(context::segment_base(segment));
+        self.hot.op_mem(self.mode.bits() == 64, &[op::ADD], R11, base);
+    }
+
+    /// R11 = base + index + displacement.
+    fn sum(&mut self, wide: bool, base: Option<u8>, index: Option<(u8, u8)>, disp: i32) {
+        let index = index.map(|(r, scale)| (self.address_register(r, R10), scale));
+        let base = base.map(|r| self.address_register(r, R11));
+        self.held[1] = Held::Nothing;
+        self.hot.lea(wide, R11, Mem { gs: false, base, index, disp });
+    }
+
+    fn address_register(&mut self, register: u8, scratch: u8) -> u8 {
+        match map(register) {
             Gpr::Host(host) => host,
-            Gpr::Memory(index) => {
-                self.hot.load(scratch, Mem::gs(context::gpr(index)));
+            Gpr::Memory(n) => {
+                if let Some(i) = self.held.iter().position(|&h| h == Held::Guest(n)) {
+                    return R10 + i as u8;
+                }
+                self.held[usize::from(scratch - R10)] = Held::Guest(n);
+                self.hot.load(scratch, Mem::gs(context::gpr(n)));
                 scratch
             }
         }
     }
 
-    /// Checks the memory operand of `instruction`; returns base and displacement on the host.
-    pub(super) fn operand(&mut self, instruction: &Instruction, size: u32, write: bool) -> (u8, i32) {
-        if Self::stack_operand(instruction) && instruction.segment_prefix() == Register::None {
-            let disp = instruction.memory_displacement64() as i32;
-            let wide = self.mode.bits() == 64 && instruction.memory_base() == Register::RSP;
-            self.hot.lea(wide, R11, Mem::at(R9, disp));
-            self.stack_check(size, write);
-            return (R11, 0);
-        }
-        let segment = instruction.memory_segment();
-        let based = matches!(segment, Register::FS | Register::GS);
-        let absolute = instruction.is_ip_rel_memory_operand()
-            || instruction.memory_base() == Register::None
-                && instruction.memory_index() == Register::None;
-        if absolute && !based {
-            let mut address = instruction.memory_displacement64();
-            if self.mode.bits() == 32 || instruction.memory_base() == Register::EIP {
-                address &= 0xffff_ffff;
+    /// Makes the checks of windows whose place is the current instruction.
+    pub(super) fn windows(&mut self, decoded: &Decoded) {
+        let groups = self.groups;
+        for (number, group) in groups.groups.iter().enumerate() {
+            if usize::from(group.place) != self.index || group.is_single() {
+                continue;
             }
-            if let Some(place) = self.constant_check(address, size, write) {
-                return place;
-            }
+            let live = decoded.live_before();
+            self.clobber_flags(live);
+            self.group_check(number, group, Some(live));
+            let slot = at!(windows) + number as i32 * 8;
+            self.hot.store(Mem::gs(slot), R11);
+            self.held = [Held::Nothing, Held::Window(number as u8)];
         }
-        self.effective_address(instruction);
-        self.check(size, write);
-        (R11, 0)
     }
 
-    fn meta(&self, size: u32, write: bool) -> u32 {
+    /// Checks a group's window; R11 becomes the host address of its first byte, or of its page.
+    fn group_check(&mut self, number: usize, group: &Group, window: Option<u8>) {
+        let (size, write) = (group.size(), group.write);
+        self.bias[number] = group.low;
+        let bits = self.mode.bits();
+        match group.origin {
+            Origin::Constant => {
+                let address = group.low as u64;
+                if self.constant_check(address, size, write, window) {
+                    self.bias[number] = group.low & !0xfff;
+                } else {
+                    self.hot.mov_imm(R11, address);
+                    self.check(size, write, window);
+                }
+            }
+            Origin::Registers { base, index, segment } => {
+                let disp = (group.low - group.shift) as i32;
+                self.sum(bits == 64, base, index, disp);
+                if let Some(segment) = segment {
+                    self.add_segment(usize::from(segment));
+                }
+                if is_stack(group.origin) {
+                    self.stack_check(size, write, window);
+                } else {
+                    self.check(size, write, window);
+                }
+            }
+        }
+        self.held = [Held::Nothing; 2];
+    }
+
+    /// Base and displacement on the host of an access of the current instruction: 0 the memory
+    /// operand, 1 the implied stack operand. `None` if it belongs to no group.
+    fn access(&mut self, which: usize, decoded: &Decoded) -> Option<(u8, i32)> {
+        let access = self.groups.accesses[self.index][which]?;
+        let number = usize::from(access.group);
+        let group = self.groups.groups[number];
+        if group.is_single() {
+            self.clobber_flags(decoded.live_before());
+            self.group_check(number, &group, None);
+        } else if self.held[1] != Held::Window(access.group) {
+            self.hot.load(R11, Mem::gs(at!(windows) + i32::from(access.group) * 8));
+            self.held[1] = Held::Window(access.group);
+        }
+        Some((R11, (access.at - self.bias[number]) as i32))
+    }
+
+    /// Base and displacement on the host of the memory operand.
+    pub(super) fn operand(&mut self, decoded: &Decoded, size: u32, write: bool) -> (u8, i32) {
+        self.access(0, decoded).unwrap_or_else(|| {
+            self.clobber_flags(decoded.live_before());
+            self.effective_address(&decoded.instruction);
+            self.check(size, write, None);
+            self.held = [Held::Nothing; 2];
+            (R11, 0)
+        })
+    }
+
+    /// Base and displacement on the host of the implied stack operand.
+    pub(super) fn stack_operand(&mut self, decoded: &Decoded, write: bool) -> (u8, i32) {
+        self.access(1, decoded).unwrap_or_else(|| {
+            let slot = self.slot();
+            let leave = decoded.kind == super::classify::Kind::Leave;
+            self.clobber_flags(decoded.live_before());
+            let base = if leave { 5 } else { 4 };
+            self.sum(slot == 8, Some(base), None, if write { -slot } else { 0 });
+            self.stack_check(slot as u32, write, None);
+            self.held = [Held::Nothing; 2];
+            (R11, 0)
+        })
+    }
+
+    fn meta(&self, size: u32, write: bool, window: bool) -> u32 {
         let class = (self.mode.class() as u32) << meta::CLASS_SHIFT;
-        size & meta::SIZE | if write { meta::WRITE } else { 0 } | class
+        let size = if window {
+            size.div_ceil(8) << meta::WINDOW_SHIFT | meta::WINDOW
+        } else {
+            size & meta::SIZE
+        };
+        size | if write { meta::WRITE } else { 0 } | class
     }
 
-    fn defer(&mut self, site: *mut u8, meta: u32, how: Recover) {
+    fn defer(&mut self, site: *mut u8, meta: u32, how: Recover, window: Option<u8>) {
         let back = self.hot.here();
         let offset = self.offset;
-        self.slow.push(Slow { site, back, meta, offset, how });
+        self.slow.push(Slow { site, back, meta, offset, how, window });
     }
 
     /// Checks an access of `size` bytes at the linear address in R11.
-    pub(super) fn check(&mut self, size: u32, write: bool) {
+    pub(super) fn check(&mut self, size: u32, write: bool, window: Option<u8>) {
         let entries = context::tlb(self.mode.class());
         let tag = entries + tag_offset(write);
         // R10 = offset of the entry: bits 23:12 of the address, times 32.
@@ -154,28 +237,33 @@ impl Lower<'_> {
         let site = self.hot.jcc(cc::A, std::ptr::null());
         let host = entries + std::mem::offset_of!(TlbEntry, host) as i32;
         self.hot.op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, host));
-        self.defer(site, self.meta(size, write), Recover::Entry { tag });
+        self.defer(site, self.meta(size, write, window.is_some()), Recover::Entry { tag }, window);
     }
 
     /// Checks an access of `size` bytes at the stack address in R11.
-    pub(super) fn stack_check(&mut self, size: u32, write: bool) {
+    fn stack_check(&mut self, size: u32, write: bool, window: Option<u8>) {
         let entry = context::stack(self.mode.class());
         self.hot.op_mem(true, &[op::XOR], R11, Mem::gs(entry));
         self.hot.cmp_imm(R11, 4096 - size as i32);
         let site = self.hot.jcc(cc::A, std::ptr::null());
         self.hot.op_mem(true, &[op::ADD], R11, Mem::gs(entry + 8));
-        let meta = self.meta(size, write) | meta::STACK;
-        self.defer(site, meta, Recover::Stack { tag: entry });
+        let meta = self.meta(size, write, window.is_some()) | meta::STACK;
+        self.defer(site, meta, Recover::Stack { tag: entry }, window);
     }
 
-    /// Checks an access at a constant address: index and offset are known. `None` when it must
-    /// go through the general check.
-    fn constant_check(&mut self, address: u64, size: u32, write: bool) -> Option<(u8, i32)> {
-        let page = (address & !0xfff) as i64;
+    /// Checks an access at a constant address: index and offset are known, and R11 becomes the
+    /// host address of the page. Returns false when it must go through the general check.
+    fn constant_check(
+        &mut self,
+        address: u64,
+        size: u32,
+        write: bool,
+        window: Option<u8>,
+    ) -> bool {
         let offset = (address & 0xfff) as i32;
-        let page = i32::try_from(page).ok()?;
-        if offset as u32 + size > 4096 {
-            return None;
+        let Ok(page) = i32::try_from((address & !0xfff) as i64) else { return false };
+        if offset as u32 + size > 4096 || self.mode.bits() == 32 && page < 0 {
+            return false;
         }
         let entry = context::tlb(self.mode.class())
             + (TlbEntry::index(address) * size_of::<TlbEntry>()) as i32;
@@ -184,8 +272,9 @@ impl Lower<'_> {
         self.hot.dword(page as u32);
         let site = self.hot.jcc(cc::NE, std::ptr::null());
         self.hot.load(R11, Mem::gs(entry + std::mem::offset_of!(TlbEntry, host) as i32));
-        self.defer(site, self.meta(size, write), Recover::Constant { address });
-        Some((R11, offset))
+        let meta = self.meta(size, write, window.is_some());
+        self.defer(site, meta, Recover::Constant { address }, window);
+        true
     }
 
     /// Emits the slow paths of all checks of the block.
@@ -193,7 +282,7 @@ impl Lower<'_> {
         for slow in std::mem::take(&mut self.slow) {
             let here = self.cold.here();
             // SAFETY: the site is a branch emitted for this check.
-            unsafe { crate::emit::asm::patch(slow.site, here) };
+            unsafe { patch(slow.site, here) };
             match slow.how {
                 Recover::Entry { tag } => {
                     self.cold.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
@@ -205,11 +294,24 @@ impl Lower<'_> {
             self.cold.mov_imm(R10, u64::from(slow.meta | offset));
             self.cold.store_imm32(Mem::gs(at!(exit)), self.id);
             self.cold.call(self.stubs.memory_miss);
+            let failed = slow.window.map(|live| {
+                self.cold.cmp_imm(R11, meta::FAILED as i32);
+                (self.cold.jcc(cc::E, std::ptr::null()), live)
+            });
             if let Recover::Constant { address } = slow.how {
                 let disp = -((address & 0xfff) as i32);
                 self.cold.lea(true, R11, Mem::at(R11, disp));
             }
             self.cold.jmp(slow.back);
+            if let Some((site, live)) = failed {
+                // SAFETY: the site is the branch just emitted.
+                unsafe { patch(site, self.cold.here()) };
+                if live != 0 {
+                    self.cold.restore_flags(at!(flags));
+                }
+                let site = self.cold.jmp(std::ptr::null());
+                self.add_exit(site, self.page + u64::from(slow.offset), true);
+            }
         }
     }
 }

@@ -2,10 +2,11 @@
 
 pub mod classify;
 mod control;
+mod groups;
 mod lower;
 mod memory;
 pub mod mode;
 pub mod translate;
 
-pub use lower::{exit, late_indirect_entry};
+pub use lower::{exit, late_indirect_entries};
 pub use memory::meta;

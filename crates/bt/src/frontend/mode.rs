@@ -19,6 +19,7 @@ impl Mode {
     const NO_TSC: u32 = 1 << 4;
     const FS_CHECKED: u32 = 1 << 5;
     const GS_CHECKED: u32 = 1 << 6;
+    const SEPARATE: u32 = 1 << 7;
 
     /// The mode that `cpu` is in.
     pub fn of(cpu: &Cpu) -> Self {
@@ -58,6 +59,16 @@ impl Mode {
             bits |= Self::NO_TSC;
         }
         Self(bits)
+    }
+
+    /// The variant in which each access has a check of its own.
+    pub fn with_separate(self, separate: bool) -> Self {
+        Self(self.0 & !Self::SEPARATE | if separate { Self::SEPARATE } else { 0 })
+    }
+
+    /// Each access has a check of its own.
+    pub fn separate(self) -> bool {
+        self.0 & Self::SEPARATE != 0
     }
 
     /// Bits of code: 32 or 64.

@@ -1,8 +1,11 @@
 //! The translator: decodes a block, finds which flags are live, emits host code.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+};
 
 use super::classify::{CodeInfo, Kind, info};
+use super::groups::Groups;
 use super::lower::Lower;
 use super::mode::Mode;
 use crate::cache::{Block, BlockId, Cache, Key};
@@ -14,6 +17,8 @@ use crate::softmmu::walk::{Access, walk};
 
 /// Longest block, in instructions.
 const MAX_INSTRUCTIONS: usize = 64;
+/// How many instructions a block may have when it goes on behind a branch.
+const MAX_TRACE: usize = 24;
 /// How many instructions of a branch target are looked at for their use of flags.
 const LOOK_AHEAD: usize = 8;
 
@@ -39,12 +44,48 @@ pub struct Decoded {
     pub writes: bool,
     /// Arithmetic flags that are read later, before they are overwritten.
     pub live_after: u8,
+    /// General registers it reads, by number: those of explicit operands, and partial writes.
+    pub read: u16,
+    /// General registers it may write, by number.
+    pub written: u16,
+    /// Operands it may write, by index.
+    operands_written: u8,
+    /// The next instruction of the block is not the one behind it in memory.
+    pub jumps: bool,
 }
 
 impl Decoded {
     /// Flags that must be right before the instruction.
     pub fn live_before(&self) -> u8 {
         self.live_after & !self.kills | self.reads
+    }
+
+    /// Whether operand `index` may be written.
+    pub fn operand_written(&self, index: u32) -> bool {
+        self.operands_written & 1 << index != 0
+    }
+
+    /// Finds out which registers and operands the instruction reads and writes.
+    fn find_uses(&mut self, factory: &mut InstructionInfoFactory) {
+        let used = factory.info(&self.instruction);
+        for index in 0..self.instruction.op_count() {
+            let access = used.op_access(index);
+            if is_write(access) {
+                self.operands_written |= 1 << index;
+            }
+            if self.instruction.op_kind(index) == OpKind::Register {
+                let register = self.instruction.op_register(index);
+                let whole = access == OpAccess::Write && register.size() >= 4;
+                if register.is_gpr() && !whole {
+                    self.read |= 1 << register.full_register().number();
+                }
+            }
+        }
+        for register in used.used_registers() {
+            if register.register().is_gpr() && is_write(register.access()) {
+                self.written |= 1 << register.register().full_register().number();
+            }
+        }
     }
 
     /// The instruction's bytes.
@@ -66,6 +107,7 @@ pub enum Refusal {
 pub struct Translator {
     hidden: Vec<bool>,
     decoded: Vec<Decoded>,
+    groups: Groups,
     factory: InstructionInfoFactory,
     bmi2: bool,
 }
@@ -85,6 +127,7 @@ impl Translator {
         Self {
             hidden: Code::values().map(|code| !allowed(code)).collect(),
             decoded: Vec::with_capacity(MAX_INSTRUCTIONS),
+            groups: Groups::default(),
             factory: InstructionInfoFactory::new(),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
         }
@@ -119,26 +162,36 @@ impl Translator {
     ) -> Result<BlockId, Refusal> {
         let mode = Mode(key.mode);
         let second_page = self.decode(cpu, phys, mode, key.linear)?;
-        let size: usize = self.decoded.iter().map(|d| d.instruction.len()).sum();
+        if let Some(last) = self.decoded.last_mut() {
+            last.jumps = false;
+        }
         self.flags(cpu, phys, mode);
+        for decoded in &mut self.decoded {
+            decoded.find_uses(&mut self.factory);
+        }
+        self.groups.find(&self.decoded, mode);
 
         let id = cache.blocks.len() as BlockId;
         let (hot, cold) = (&mut cache.hot, &mut cache.cold);
-        let factory = &mut self.factory;
-        let mut lower = Lower::new(hot, cold, stubs, factory, mode, id, key.linear, self.bmi2);
+        let page = key.linear & !0xfff;
+        let mut lower = Lower::new(hot, cold, stubs, &self.groups, mode, id, page, self.bmi2);
         let live = self.decoded.first().map_or(0, Decoded::live_before);
-        lower.begin(live, indirect, self.decoded.iter().any(runs_fp));
-        if !self.decoded.iter().any(|decoded| lower.instruction(decoded)) {
-            let next = key.linear.wrapping_add(size as u64);
-            lower.fall_through(next, self.decoded.last().map_or(live, |d| d.live_after));
+        lower.begin(key.linear, live, indirect, self.decoded.iter().any(runs_fp));
+        let last = self.decoded.len() - 1;
+        let mut emit = |(i, d)| lower.instruction(i, d, i == last);
+        if !self.decoded.iter().enumerate().any(&mut emit) {
+            let last = &self.decoded[last];
+            lower.fall_through(last.instruction.next_ip(), last.live_after);
         }
         let code = lower.finish();
+        let (low, high) = self.extent(key);
         Ok(cache.insert(Block {
             key,
             second_page,
-            size: size as u32,
+            low,
+            high,
             entry: code.entry,
-            indirect_entry: code.indirect_entry,
+            indirect_entries: code.indirect_entries,
             flags_live: live != 0,
             exits: code.exits,
             incoming: Vec::new(),
@@ -147,6 +200,15 @@ impl Translator {
             system_at: code.system_at,
             dead: false,
         }))
+    }
+
+    /// Physical addresses of the first byte and behind the last one, as if in one page.
+    fn extent(&self, key: Key) -> (u64, u64) {
+        let page = key.physical & !0xfff;
+        let offset = |linear: u64| linear.wrapping_sub(key.linear & !0xfff);
+        let first = self.decoded.iter().map(|d| offset(d.instruction.ip())).min().unwrap_or(0);
+        let last = self.decoded.iter().map(|d| offset(d.instruction.next_ip())).max().unwrap_or(0);
+        (page + first, page + last)
     }
 
     /// Decodes the block at `linear` into `self.decoded`; returns its second page, if it has one.
@@ -176,13 +238,42 @@ impl Translator {
                 break;
             }
             let length = instruction.len();
-            let decoded = self.inspect(mode, instruction, &bytes[start..start + length]);
-            self.decoded.push(decoded);
-            if ends_block(decoded.kind) {
-                break;
+            let mut decoded = self.inspect(mode, instruction, &bytes[start..start + length]);
+            let next = instruction.next_ip();
+            match decoded.kind {
+                // A trace goes on behind a conditional branch, and at the target of a jump that
+                // stays in the page; not twice over the same instruction.
+                Kind::JumpIf if self.decoded.len() < MAX_TRACE && !self.contains(next) => {}
+                Kind::Jump if self.decoded.len() < MAX_TRACE => {
+                    let target = instruction.near_branch_target();
+                    let inside = target ^ linear < 0x1000 && target >= linear;
+                    if inside && !self.contains(target) && target != instruction.ip() {
+                        decoded.jumps = true;
+                        self.decoded.push(decoded);
+                        let skip = (target - linear) as usize;
+                        if decoder.set_position(skip).is_err() {
+                            break;
+                        }
+                        decoder.set_ip(target);
+                        continue;
+                    }
+                    self.decoded.push(decoded);
+                    break;
+                }
+                kind if ends_block(kind) => {
+                    self.decoded.push(decoded);
+                    break;
+                }
+                _ => {}
             }
+            self.decoded.push(decoded);
         }
         Ok(None)
+    }
+
+    /// Whether the instruction at `linear` is in the block already.
+    fn contains(&self, linear: u64) -> bool {
+        self.decoded.iter().any(|d| d.instruction.ip() == linear)
     }
 
     /// A block of one instruction, whose bytes go on in the next page.
@@ -229,8 +320,8 @@ impl Translator {
         } else if is_shift(&instruction) {
             let last = instruction.op_count() - 1;
             let count = match instruction.op_kind(last) {
-                iced_x86::OpKind::Immediate8 => {
-                    let wide = instruction.op0_kind() == iced_x86::OpKind::Register
+                OpKind::Immediate8 => {
+                    let wide = instruction.op0_kind() == OpKind::Register
                         && instruction.op0_register().is_gpr64()
                         || instruction.memory_size().size() == 8;
                     u32::from(instruction.immediate8()) & if wide { 63 } else { 31 }
@@ -241,7 +332,20 @@ impl Translator {
                 kills = 0;
             }
         }
-        Decoded { instruction, bytes, kind, info, reads, kills, writes: modified != 0, live_after: 0 }
+        Decoded {
+            instruction,
+            bytes,
+            kind,
+            info,
+            reads,
+            kills,
+            writes: modified != 0,
+            live_after: 0,
+            read: 0,
+            written: 0,
+            operands_written: 0,
+            jumps: false,
+        }
     }
 
     /// Forms of otherwise translatable instructions that the interpreter runs.
@@ -253,7 +357,7 @@ impl Translator {
             return true;
         }
         let memory = (0..instruction.op_count())
-            .any(|i| instruction.op_kind(i) == iced_x86::OpKind::Memory);
+            .any(|i| instruction.op_kind(i) == OpKind::Memory);
         if !memory {
             return false;
         }
@@ -267,19 +371,22 @@ impl Translator {
     /// Computes which flags are live after each instruction.
     fn flags(&mut self, cpu: &Cpu, phys: &Phys, mode: Mode) {
         let Some(last) = self.decoded.last() else { return };
-        let next = last.instruction.next_ip();
         let mut live = match last.kind {
-            Kind::Jump | Kind::Call => {
-                self.live_at(cpu, phys, mode, last.instruction.near_branch_target())
-            }
-            Kind::JumpIf | Kind::JumpIfZero | Kind::Loop => {
-                let taken = self.live_at(cpu, phys, mode, last.instruction.near_branch_target());
-                taken | if taken == ALL_FLAGS { 0 } else { self.live_at(cpu, phys, mode, next) }
-            }
             Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Interpret => ALL_FLAGS,
-            _ => self.live_at(cpu, phys, mode, next),
+            Kind::Jump | Kind::Call => 0,
+            _ => self.live_at(cpu, phys, mode, last.instruction.next_ip()),
         };
-        for decoded in self.decoded.iter_mut().rev() {
+        for i in (0..self.decoded.len()).rev() {
+            let decoded = &self.decoded[i];
+            let branches = matches!(
+                decoded.kind,
+                Kind::Jump | Kind::Call | Kind::JumpIf | Kind::JumpIfZero | Kind::Loop
+            );
+            if branches && !decoded.jumps && live != ALL_FLAGS {
+                let target = decoded.instruction.near_branch_target();
+                live |= self.live_at(cpu, phys, mode, target);
+            }
+            let decoded = &mut self.decoded[i];
             decoded.live_after = live;
             live = decoded.live_before();
         }
@@ -333,6 +440,13 @@ fn is_shift(instruction: &Instruction) -> bool {
     matches!(
         instruction.mnemonic(),
         M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    )
+}
+
+fn is_write(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
     )
 }
 

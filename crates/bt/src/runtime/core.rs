@@ -13,12 +13,12 @@ use super::kick::Kicker;
 use super::signals::Registration;
 use super::stubs::Stubs;
 use crate::cache::{BlockId, Cache, Key};
-use crate::context::{Context, ContextBox};
+use crate::context::{Context, ContextBox, KICKED};
 use crate::cpu::Cpu;
 use crate::env::Flush;
 use crate::frontend::mode::Mode;
 use crate::frontend::translate::{Refusal, Translator};
-use crate::frontend::{exit, late_indirect_entry};
+use crate::frontend::{exit, late_indirect_entries};
 use crate::interp::system::cpuid::CpuidModel;
 use crate::interp::system::{Delivery, deliver_interrupt, deliver_nmi, startup};
 use crate::interp::{Step, step, step_decoded};
@@ -79,6 +79,8 @@ pub struct Core {
     answering: Option<Exit>,
     /// An instruction is half done: it comes before any interrupt.
     incomplete: Option<Incomplete>,
+    /// An NMI waits until the handler of the previous one has returned.
+    nmi_pending: bool,
     code_writes_seen: u64,
     recent: [u64; RECENT],
     recent_next: usize,
@@ -141,6 +143,7 @@ impl Core {
             target_modes: [Mode::INTERPRET; 2],
             answering: None,
             incomplete: None,
+            nmi_pending: false,
             code_writes_seen: 0,
             recent: [0; RECENT],
             recent_next: 0,
@@ -231,15 +234,15 @@ impl Core {
                         self.drop_everything();
                     }
                     VcpuEvent::Startup(vector) => startup(cpu, vector),
-                    VcpuEvent::Nmi => {
-                        cpu.halted = false;
-                        if let Some(exit) = self.nmi() {
-                            return Ok(Some(exit));
-                        }
-                    }
+                    VcpuEvent::Nmi => self.nmi_pending = true,
                 }
             }
             self.device_writes();
+        }
+        if self.nmi_pending && !cpu.nmi_blocked && !cpu.interrupt_shadow {
+            self.nmi_pending = false;
+            cpu.halted = false;
+            return Ok(self.nmi());
         }
         if cpu.rflags & flags::IF != 0
             && !cpu.interrupt_shadow
@@ -295,8 +298,8 @@ impl Core {
         self.set_mode(mode);
         let context = self.context();
         let slot = cpu.rip as usize & (crate::context::TARGETS - 1);
-        let code = context.targets[mode.class()][slot];
-        if code != self.cache.miss() {
+        let code = context.targets[mode.class()][0][slot];
+        if code != self.cache.miss()[0] {
             return self.enter(code as *const u8, cpu.rip);
         }
         self.lookup(mode, true)
@@ -306,7 +309,7 @@ impl Core {
         let class = mode.class();
         if self.target_modes[class] != mode {
             self.target_modes[class] = mode;
-            self.context().targets[class].fill(self.cache.miss());
+            self.context().forget_targets(class, self.cache.miss());
         }
     }
 
@@ -324,11 +327,11 @@ impl Core {
 
     fn add_target(&mut self, mode: Mode, id: BlockId, global: bool) {
         let block = &mut self.cache.blocks[id as usize];
-        if block.indirect_entry.is_null() {
+        if block.indirect_entries[0].is_null() {
             let (linear, live, entry) = (block.key.linear, block.flags_live, block.entry);
             let cold = &mut self.cache.cold;
-            let entry = late_indirect_entry(cold, &self.stubs, linear, live, entry);
-            self.cache.blocks[id as usize].indirect_entry = entry;
+            block.indirect_entries =
+                late_indirect_entries(cold, &self.stubs, linear, live, entry);
         }
         self.cache.enter_target(self.context(), mode.class(), id, global);
     }
@@ -401,7 +404,7 @@ impl Core {
         let context = self.context();
         let cpu = &mut context.cpu;
         cpu.rflags = cpu.rflags & !flags::ARITHMETIC | from_context(context.flags);
-        let (id, reason) = (context.exit >> 4, context.exit & 0xf);
+        let (id, reason) = (context.exit >> 8, context.exit & 0xff);
         match reason {
             exit::SYSTEM => {
                 let block = &self.cache.blocks[id as usize];
@@ -414,6 +417,12 @@ impl Core {
             }
             exit::KICKED => Ok(Next::Continue),
             exit::TARGET => {
+                let rip = cpu.rip;
+                let canonical = (rip as i64) << 16 >> 16;
+                if rip != canonical as u64 && rip.wrapping_sub(KICKED) == canonical as u64 {
+                    cpu.rip = canonical as u64;
+                    return Ok(Next::Continue);
+                }
                 self.statistics.target_misses += 1;
                 self.lookup(Mode::of(cpu), true)
             }
@@ -422,7 +431,7 @@ impl Core {
                 Ok(self.interpret())
             }
             exit::FAULT => self.native_fault(),
-            _ => self.follow(id, reason as u8),
+            _ => self.follow(id, reason.wrapping_sub(exit::BRANCH) as u8),
         }
     }
 
@@ -432,10 +441,11 @@ impl Core {
         let source = &self.cache.blocks[from as usize];
         let source_page = source.key.linear & !0xfff;
         let spans = source.second_page.is_some();
-        let mode = Mode(source.key.mode);
-        let Some(target) = source.exits.get(usize::from(number)).map(|e| e.target) else {
+        let Some(exit) = source.exits.get(usize::from(number)).copied() else {
             return Err(EngineError::Internal(format!("block {from} has no exit {number}")));
         };
+        let mode = Mode(source.key.mode).with_separate(exit.separate);
+        let target = exit.target;
         self.cpu().rip = target;
         if self.context().kick.load(Ordering::Relaxed) != 0 {
             return Ok(Next::Continue);
@@ -471,7 +481,7 @@ impl Core {
             )));
         };
         let cpu = &mut context.cpu;
-        cpu.rip = block.key.linear.wrapping_add(u64::from(site.offset));
+        cpu.rip = block.key.linear & !0xfff | u64::from(site.offset);
         if site.flags_in_register {
             cpu.rflags = cpu.rflags & !flags::ARITHMETIC | from_context(context.fault_flags);
         }

@@ -30,15 +30,22 @@ pub unsafe extern "sysv64" fn memory_miss(context: *mut Context, linear: u64, me
     core.statistics.tlb_misses += 1;
     let class = (meta >> meta::CLASS_SHIFT & 1) as usize;
     let write = meta & meta::WRITE != 0;
-    let size = u64::from(meta & meta::SIZE);
+    let window = meta & meta::WINDOW != 0;
+    let size = match window {
+        true => u64::from(meta >> meta::WINDOW_SHIFT) * 8,
+        false => u64::from(meta & meta::SIZE),
+    };
     if let Some(host) = translate(core, context, class, linear, write, size) {
         if meta & meta::STACK != 0 {
             Tlb::fill_stack(context, class, linear);
         }
         return host;
     }
-    let block = &core.cache.blocks[context.exit as usize];
-    context.cpu.rip = block.key.linear.wrapping_add(u64::from(meta >> meta::OFFSET_SHIFT));
+    if window {
+        return meta::FAILED;
+    }
+    let page = core.cache.blocks[context.exit as usize].key.linear & !0xfff;
+    context.cpu.rip = page | u64::from(meta >> meta::OFFSET_SHIFT & 0xfff);
     0
 }
 

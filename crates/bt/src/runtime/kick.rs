@@ -1,11 +1,11 @@
 //! How other threads reach a running processor.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ringfence_engine::Kick;
 
-use crate::context::ContextBox;
+use crate::context::{ContextBox, KICKED};
 
 /// Sets the flag that translated code polls, and wakes the processor from HLT.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Kicker {
         Self { context, interrupt: AtomicBool::new(false), asleep: Mutex::new(false), wake: Condvar::new() }
     }
 
-    fn flag(&self) -> &AtomicU32 {
+    fn flag(&self) -> &AtomicU64 {
         // SAFETY: the flag lives as long as the context, and is only ever accessed atomically.
         unsafe { &*self.context.kick_flag() }
     }
@@ -45,7 +45,7 @@ impl Kicker {
 
 impl Kick for Kicker {
     fn notify(&self) {
-        self.flag().store(1, Ordering::SeqCst);
+        self.flag().store(KICKED, Ordering::SeqCst);
         if *self.asleep.lock().unwrap_or_else(|e| e.into_inner()) {
             self.wake.notify_all();
         }

@@ -34,8 +34,10 @@ pub struct Stubs {
     pub exit: *const u8,
     /// Leaves; the guest's flags are in the context.
     pub exit_memory_flags: *const u8,
-    /// Leaves because the branch target in R10 is unknown; flags in the context.
+    /// Leaves because the branch target in R10 is unknown; flags in EFLAGS, if they are live.
     pub target_miss: *const u8,
+    /// The same, flags in the context.
+    pub target_miss_memory_flags: *const u8,
     /// Loads x87, SSE and AVX state; EFLAGS are lost.
     pub fpu_load: *const u8,
     /// Translates the address in R11, arguments in R10; returns the host address in R11.
@@ -55,10 +57,15 @@ impl Stubs {
         let enter = emit_enter(asm);
         let (exit, exit_memory_flags, saved) = emit_exit(asm, avx);
 
-        let target_miss = asm.here();
-        asm.store(Mem::gs(at!(cpu.rip)), R10);
-        asm.store_imm32(Mem::gs(at!(exit)), exit::TARGET);
-        asm.jmp(exit_memory_flags);
+        let mut miss = |leave| {
+            let here = asm.here().cast_const();
+            asm.store(Mem::gs(at!(cpu.rip)), R10);
+            asm.store_imm32(Mem::gs(at!(exit)), exit::TARGET);
+            asm.jmp(leave);
+            here
+        };
+        let target_miss = miss(exit);
+        let target_miss_memory_flags = miss(exit_memory_flags);
 
         let fpu_load = emit_fpu_load(asm);
         let memory_miss = emit_memory_miss(asm, saved);
@@ -73,8 +80,17 @@ impl Stubs {
         asm.store_imm32(Mem::gs(at!(exit)), exit::FAULT);
         asm.jmp(saved);
 
-        cache.seal_stubs(target_miss);
-        Self { enter, exit, exit_memory_flags, target_miss, fpu_load, memory_miss, native_fault }
+        cache.seal_stubs([target_miss, target_miss_memory_flags]);
+        Self {
+            enter,
+            exit,
+            exit_memory_flags,
+            target_miss,
+            target_miss_memory_flags,
+            fpu_load,
+            memory_miss,
+            native_fault,
+        }
     }
 }
 
@@ -203,7 +219,7 @@ fn emit_memory_miss(asm: &mut Asm, saved: *const u8) -> *const u8 {
     asm.bytes(&[0xff, 0xd0]);
     add_rsp(asm, 8);
     vectors(asm, 0x28);
-    // test rax, rax
+    // test rax, rax: 0 gives up, other values are the caller's
     asm.bytes(&[0x48, 0x85, 0xc0]);
     let give_up = asm.jcc(cc::E, std::ptr::null());
     asm.mov(R11, RAX);

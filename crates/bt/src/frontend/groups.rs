@@ -1,0 +1,362 @@
+//! Which memory accesses of a block share one check.
+//!
+//! Accesses relative to the same register values lie at known distances from each other. One
+//! check of the whole window, made before the first of them, covers all: if the window is inside
+//! one accessible page, none of them can fault. If it is not, the block is left for a variant in
+//! which each access has a check of its own. The check is made where the flags are dead, if there
+//! is such a place between the definition of the registers and the first access.
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::classify::Kind;
+use super::mode::Mode;
+use super::translate::Decoded;
+
+/// Bytes that a window may span.
+const MAX_WINDOW: i64 = 256;
+/// Bytes that a window on the stack may span.
+const MAX_STACK_WINDOW: i64 = 512;
+/// Groups of a block.
+pub const MAX_GROUPS: usize = 48;
+
+const RSP: u8 = 4;
+const RBP: u8 = 5;
+
+/// What an address is relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A general register, an optional scaled index, and the base of FS or GS.
+    Registers {
+        /// Base register number.
+        base: Option<u8>,
+        /// Index register number and log2 of its scale.
+        index: Option<(u8, u8)>,
+        /// FS or GS, as an index into the segment registers.
+        segment: Option<u8>,
+    },
+    /// Zero: the address is constant.
+    Constant,
+}
+
+/// One access of an instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Index of its group.
+    pub group: u8,
+    /// Distance of the first byte from the group's origin.
+    pub at: i64,
+}
+
+/// Accesses that share a check.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// What the window is relative to, as the registers are at `place`.
+    pub origin: Origin,
+    versions: (u16, u16, i64),
+    /// First byte of the window, relative to the origin.
+    pub low: i64,
+    /// Byte after the window, relative to the origin.
+    pub high: i64,
+    /// Some access is a store.
+    pub write: bool,
+    /// How many accesses there are.
+    pub uses: u8,
+    /// Instruction before which the check is made.
+    pub place: u16,
+    /// What the base register has been moved by at `place`, in terms of the origin.
+    pub shift: i64,
+    first: u16,
+    defined: u16,
+}
+
+impl Group {
+    /// Bytes of the window.
+    pub fn size(&self) -> u32 {
+        (self.high - self.low) as u32
+    }
+
+    /// One access, checked where it is made.
+    pub fn is_single(&self) -> bool {
+        self.uses == 1 && self.place == self.first
+    }
+}
+
+/// The groups of a block and the accesses of each instruction.
+#[derive(Debug, Default)]
+pub struct Groups {
+    /// The groups.
+    pub groups: Vec<Group>,
+    /// Up to two accesses of each instruction: the memory operand, the stack.
+    pub accesses: Vec<[Option<Access>; 2]>,
+}
+
+/// What is known of a general register while the block is scanned.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    version: u16,
+    shift: i64,
+    /// First instruction that sees this version.
+    defined: u16,
+    /// First instruction that sees this version with this shift.
+    moved: u16,
+}
+
+impl Known {
+    fn shift(&mut self, by: i64, i: usize) {
+        self.shift += by;
+        self.moved = i as u16 + 1;
+    }
+}
+
+impl Groups {
+    /// Finds the groups of `block`.
+    pub fn find(&mut self, block: &[Decoded], mode: Mode) {
+        let separate = mode.separate();
+        self.groups.clear();
+        self.accesses.clear();
+        let mut known = [Known::default(); 16];
+        for (i, decoded) in block.iter().enumerate() {
+            let accesses = [
+                self.operand(decoded, i, &known, mode, separate),
+                self.stack(decoded, i, &known, mode, separate),
+            ];
+            self.accesses.push(accesses);
+            advance(decoded, i, &mut known, mode);
+        }
+        self.place(block, mode);
+    }
+
+    /// The group access of a memory operand.
+    fn operand(
+        &mut self,
+        decoded: &Decoded,
+        i: usize,
+        known: &[Known; 16],
+        mode: Mode,
+        separate: bool,
+    ) -> Option<Access> {
+        let instruction = &decoded.instruction;
+        let operand =
+            (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory)?;
+        let taken = matches!(
+            decoded.kind,
+            Kind::Plain | Kind::Push | Kind::CallIndirect | Kind::JumpIndirect
+        );
+        if !taken {
+            return None;
+        }
+        let (origin, disp) = origin(instruction, mode)?;
+        let size = match decoded.kind {
+            Kind::Plain => instruction.memory_size().size().max(1),
+            _ => mode.bits() as usize / 8,
+        };
+        let write = decoded.kind == Kind::Plain && decoded.operand_written(operand);
+        self.add(origin, disp, size, write, i, known, separate)
+    }
+
+    /// The group access of an implied stack operand.
+    fn stack(
+        &mut self,
+        decoded: &Decoded,
+        i: usize,
+        known: &[Known; 16],
+        mode: Mode,
+        separate: bool,
+    ) -> Option<Access> {
+        let slot = i64::from(mode.bits() / 8);
+        let (base, disp, write) = match decoded.kind {
+            Kind::Push | Kind::Call | Kind::CallIndirect => (RSP, -slot, true),
+            Kind::Pop | Kind::Return => (RSP, 0, false),
+            Kind::Leave => (RBP, 0, false),
+            _ => return None,
+        };
+        let origin = Origin::Registers { base: Some(base), index: None, segment: None };
+        self.add(origin, disp, slot as usize, write, i, known, separate)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        &mut self,
+        origin: Origin,
+        disp: i64,
+        size: usize,
+        write: bool,
+        i: usize,
+        known: &[Known; 16],
+        separate: bool,
+    ) -> Option<Access> {
+        let i = i as u16;
+        let (versions, shift, defined) = match origin {
+            Origin::Constant => ((0, 0, 0), 0, 0),
+            Origin::Registers { base, index, .. } => {
+                let base = base.map_or(Known::default(), |r| known[usize::from(r)]);
+                let index = index.map_or(Known::default(), |(r, _)| known[usize::from(r)]);
+                let defined = base.defined.max(index.moved);
+                ((base.version, index.version, index.shift), base.shift, defined)
+            }
+        };
+        let at = disp + shift;
+        let end = at + size as i64;
+        let limit = if is_stack(origin) { MAX_STACK_WINDOW } else { MAX_WINDOW };
+        if !separate {
+            for (number, group) in self.groups.iter_mut().enumerate() {
+                if group.origin != origin || group.versions != versions {
+                    continue;
+                }
+                let (low, high) = (group.low.min(at), group.high.max(end));
+                let same_page = origin != Origin::Constant || low >> 12 == (high - 1) >> 12;
+                if high - low <= limit && same_page {
+                    (group.low, group.high) = (low, high);
+                    group.write |= write;
+                    group.uses = group.uses.saturating_add(1);
+                    return Some(Access { group: number as u8, at });
+                }
+            }
+        }
+        if self.groups.len() == MAX_GROUPS {
+            return None;
+        }
+        let (first, place) = (i, i);
+        let uses = 1;
+        let group =
+            Group { origin, versions, low: at, high: end, write, uses, place, shift, first, defined };
+        self.groups.push(group);
+        Some(Access { group: (self.groups.len() - 1) as u8, at })
+    }
+
+    /// Moves checks to where no flags have to be saved for them.
+    fn place(&mut self, block: &[Decoded], mode: Mode) {
+        if mode.separate() {
+            return;
+        }
+        for group in &mut self.groups {
+            let first = usize::from(group.first);
+            let earliest = usize::from(group.defined);
+            let dead = (earliest..=first).rev().find(|&j| block[j].live_before() == 0);
+            if let Some(j) = dead {
+                group.place = j as u16;
+            }
+        }
+        // The base register's shift where the check is made.
+        let mut known = [Known::default(); 16];
+        for (i, decoded) in block.iter().enumerate() {
+            for group in self.groups.iter_mut().filter(|g| usize::from(g.place) == i) {
+                if let Origin::Registers { base: Some(base), .. } = group.origin {
+                    group.shift = known[usize::from(base)].shift;
+                }
+            }
+            advance(decoded, i, &mut known, mode);
+        }
+    }
+}
+
+/// Whether an address is relative to the stack pointer alone.
+pub fn is_stack(origin: Origin) -> bool {
+    matches!(origin, Origin::Registers { base: Some(RSP), index: None, segment: None })
+}
+
+/// What a memory operand is relative to, and its displacement. `None` for forms whose address is
+/// computed in fewer bits than the mode has.
+fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    let segment = match instruction.memory_segment() {
+        Register::FS => Some(4),
+        Register::GS => Some(5),
+        _ => None,
+    };
+    let displacement = instruction.memory_displacement64();
+    let absolute = instruction.is_ip_rel_memory_operand()
+        || base == Register::None && index == Register::None;
+    if absolute {
+        let narrow = base == Register::EIP
+            || mode.bits() == 64
+                && !instruction.is_ip_rel_memory_operand()
+                && instruction.memory_displ_size() != 8
+                && i32::try_from(displacement as i64).is_err();
+        if narrow {
+            return None;
+        }
+        let address =
+            if mode.bits() == 32 { displacement & 0xffff_ffff } else { displacement } as i64;
+        return match segment {
+            None => Some((Origin::Constant, address)),
+            Some(_) => {
+                let disp = i64::from(i32::try_from(address).ok()?);
+                Some((Origin::Registers { base: None, index: None, segment }, disp))
+            }
+        };
+    }
+    let narrow = |r: Register| mode.bits() == 64 && r.is_gpr32();
+    if narrow(base) || narrow(index) {
+        return None;
+    }
+    let number = |r: Register| r.number() as u8;
+    let base = (base != Register::None).then(|| number(base));
+    let scale = instruction.memory_index_scale().trailing_zeros() as u8;
+    let index = (index != Register::None).then(|| (number(index), scale));
+    let disp = i64::from(displacement as i32);
+    Some((Origin::Registers { base, index, segment }, disp))
+}
+
+/// Follows what an instruction does to the general registers.
+fn advance(decoded: &Decoded, i: usize, known: &mut [Known; 16], mode: Mode) {
+    let slot = i64::from(mode.bits() / 8);
+    let rsp = usize::from(RSP);
+    match decoded.kind {
+        Kind::Push | Kind::Call | Kind::CallIndirect => known[rsp].shift(-slot, i),
+        Kind::Pop if decoded.written & 1 << RSP == 0 || !pops_rsp(decoded) => {
+            let register = decoded.instruction.op0_register().number();
+            renew(&mut known[register], i);
+            known[rsp].shift(slot, i);
+        }
+        _ => match constant_move(&decoded.instruction, mode) {
+            Some((register, by)) => known[register].shift(by, i),
+            None => {
+                for (number, register) in known.iter_mut().enumerate() {
+                    if decoded.written & 1 << number != 0 {
+                        renew(register, i);
+                    }
+                }
+            }
+        },
+    }
+}
+
+fn pops_rsp(decoded: &Decoded) -> bool {
+    decoded.instruction.op0_register().full_register() == Register::RSP
+}
+
+fn renew(register: &mut Known, i: usize) {
+    let next = i as u16 + 1;
+    *register = Known { version: register.version + 1, shift: 0, defined: next, moved: next };
+}
+
+/// A register that an instruction moves by a constant, over its whole width.
+fn constant_move(instruction: &Instruction, mode: Mode) -> Option<(usize, i64)> {
+    let register = instruction.op0_register();
+    let whole = if mode.bits() == 64 { register.is_gpr64() } else { register.is_gpr32() };
+    if instruction.op0_kind() != OpKind::Register || !whole {
+        return None;
+    }
+    let number = register.number();
+    let immediate = || -> Option<i64> {
+        let is_immediate = matches!(
+            instruction.op1_kind(),
+            OpKind::Immediate8to32 | OpKind::Immediate8to64 | OpKind::Immediate32
+                | OpKind::Immediate32to64
+        );
+        is_immediate.then(|| i64::from(instruction.immediate(1) as i32))
+    };
+    match instruction.mnemonic() {
+        Mnemonic::Add => Some((number, immediate()?)),
+        Mnemonic::Sub => Some((number, -immediate()?)),
+        Mnemonic::Inc => Some((number, 1)),
+        Mnemonic::Dec => Some((number, -1)),
+        Mnemonic::Lea => {
+            let same = instruction.memory_base() == register
+                && instruction.memory_index() == Register::None;
+            same.then(|| (number, i64::from(instruction.memory_displacement64() as i32)))
+        }
+        _ => None,
+    }
+}

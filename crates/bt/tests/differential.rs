@@ -1,0 +1,233 @@
+//! Single instructions, random, on the host's processor, the interpreter and the translator.
+//!
+//! `RINGFENCE_DIFF_CASES` sets the number of cases, `RINGFENCE_DIFF_SEED` the seed; the seed in
+//! use is printed. A failure prints the instruction, its inputs and what differs.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Interpreted, Machine, Translated};
+use iced_x86::CpuidFeature;
+use ringfence_bt::interp::system::cpuid::CpuidModel;
+use ringfence_testkit::compare::{Rules, describe, differences};
+use ringfence_testkit::generate::{Case, Generator, SLOT, fill_data, ring_sensitive};
+use ringfence_testkit::guest::Ring;
+use ringfence_testkit::layout::{CODE, CODE_SIZE, DATA, IMAGE_SIZE, PAGE};
+use ringfence_testkit::{Native, Outcome, Random};
+
+/// Cases whose code is written at once.
+const BATCH: u64 = CODE_SIZE / SLOT;
+/// Failures that are printed in full.
+const SHOWN: usize = 10;
+
+fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+        Err(_) => default,
+    }
+}
+
+/// Failures by what failed.
+#[derive(Default)]
+struct Failures {
+    by_kind: BTreeMap<String, usize>,
+    texts: Vec<String>,
+}
+
+impl Failures {
+    fn add(&mut self, engine: &str, case: &Case, text: &str) {
+        let kind = format!("{engine}: {:?}", case.instruction.code());
+        let count = self.by_kind.entry(kind).or_default();
+        *count += 1;
+        if *count == 1 && self.texts.len() < SHOWN {
+            self.texts.push(format!("{engine} differs from the host:\n{text}{}", describe(case)));
+        }
+    }
+
+    fn finish(self, seed: u64) {
+        if self.by_kind.is_empty() {
+            return;
+        }
+        for text in &self.texts {
+            eprintln!("{text}");
+        }
+        for (kind, count) in &self.by_kind {
+            eprintln!("{count:6} {kind}");
+        }
+        panic!("cases failed; replay with RINGFENCE_DIFF_SEED={seed}");
+    }
+}
+
+/// One run: its outcome and the data it left.
+type Run = (Outcome, Vec<u8>);
+
+struct Host(Native);
+
+impl Host {
+    fn run(&mut self, case: &Case, image: &[u8]) -> Run {
+        let mut data = image.to_vec();
+        self.0.write_data(&patched(image, case), false);
+        let outcome = self.0.run(&case.state, case.compatibility);
+        self.0.read_data(&mut data);
+        (outcome, data)
+    }
+}
+
+fn patched(image: &[u8], case: &Case) -> Vec<u8> {
+    let mut image = image.to_vec();
+    for (at, bytes) in &case.pokes {
+        let offset = (at - DATA) as usize;
+        image[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+    image
+}
+
+fn on(machine: &mut dyn Machine, case: &Case, image: &[u8], ring: Ring) -> Result<Run, String> {
+    machine.write_data(&patched(image, case));
+    let outcome = machine.run(&case.state, ring)?;
+    Ok((outcome, machine.read_data()))
+}
+
+fn undefined_flags(case: &Case, outcome: &Outcome) -> u64 {
+    // A case that faulted in the instruction left all flags alone.
+    if case.instruction.is_invalid() || outcome.state.rip == case.address() {
+        return 0;
+    }
+    let bits = case.instruction.rflags_undefined();
+    [(1, 1 << 11), (2, 1 << 7), (4, 1 << 6), (8, 1 << 4), (16, 1), (32, 1 << 2)]
+        .into_iter()
+        .filter(|(bit, _)| bits & bit != 0)
+        .fold(0, |mask, (_, flag)| mask | flag)
+}
+
+fn check(bits: u32, cases: u64, salt: u64) {
+    let default = 0x5eed_0001;
+    let seed = number("RINGFENCE_DIFF_SEED", default);
+    let cases = number("RINGFENCE_DIFF_CASES", cases);
+    println!("RINGFENCE_DIFF_SEED={seed} RINGFENCE_DIFF_CASES={cases}");
+    let model = CpuidModel::new(1, 1_000_000_000);
+    let allowed = |feature: CpuidFeature| model.allows(feature);
+    let mut translated = Translated::new();
+    let mut interpreted = Interpreted::new();
+    let native = match Native::new() {
+        Ok(native) => native,
+        Err(error) => {
+            println!("the host can't be the oracle: {error}");
+            return;
+        }
+    };
+    let mut host = Host(native);
+    let mut generator = Generator::new(seed ^ salt, bits, true, &allowed);
+    println!("{} instruction codes", generator.code_count());
+    let mut failures = Failures::default();
+    let mut done = 0;
+    let mut vectors = [0u64; 32];
+    while done < cases {
+        let mut image = vec![0; IMAGE_SIZE];
+        fill_data(generator.random(), &mut image);
+        let page = PAGE as usize;
+        image[4 * page..5 * page].fill(0);
+        host.0.write_data(&image, true);
+        let batch: Vec<Case> =
+            (0..BATCH.min(cases - done)).map(|slot| generator.case(slot, &image)).collect();
+        let mut code = vec![0xcc; CODE_SIZE as usize];
+        for case in &batch {
+            let offset = (case.state.rip - CODE) as usize;
+            let bytes = case.code();
+            code[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+        host.0.write_code(CODE, &code);
+        translated.write_code(CODE, &code);
+        interpreted.write_code(CODE, &code);
+        for case in &batch {
+            let expected = host.run(case, &image);
+            vectors[usize::from(expected.0.vector) & 31] += 1;
+            one(&mut failures, &mut translated, &mut interpreted, case, &image, &expected);
+        }
+        done += batch.len() as u64;
+    }
+    let seen: Vec<_> = vectors.iter().enumerate().filter(|(_, n)| **n > 0).collect();
+    println!("{done} cases, by the vector that ended them: {seen:?}");
+    failures.finish(seed);
+}
+
+fn one(
+    failures: &mut Failures,
+    translated: &mut Translated,
+    interpreted: &mut Interpreted,
+    case: &Case,
+    image: &[u8],
+    expected: &Run,
+) {
+    let user = if case.compatibility { Ring::User32 } else { Ring::User };
+    let undefined = undefined_flags(case, &expected.0);
+    let mut engines: Vec<(&str, &mut dyn Machine, Ring, u64)> = vec![
+        ("interpreter, CPL 3", interpreted, user, undefined),
+        ("translator, CPL 3", translated, user, 0),
+    ];
+    for (name, machine, ring, undefined_flags) in &mut engines {
+        compare(failures, name, *machine, case, image, *ring, expected, *undefined_flags);
+    }
+    if !case.compatibility && !ring_sensitive(case.instruction.code()) {
+        let name = "translator, CPL 0";
+        compare(failures, name, translated, case, image, Ring::Kernel, expected, 0);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn compare(
+    failures: &mut Failures,
+    name: &str,
+    machine: &mut dyn Machine,
+    case: &Case,
+    image: &[u8],
+    ring: Ring,
+    expected: &Run,
+    undefined_flags: u64,
+) {
+    match on(machine, case, image, ring) {
+        Ok(found) => {
+            let rules = Rules { undefined_flags, privilege: ring == Ring::Kernel };
+            let text = differences(&expected.0, &expected.1, &found.0, &found.1, rules);
+            if !text.is_empty() {
+                failures.add(name, case, &text);
+            }
+        }
+        Err(error) => failures.add(name, case, &format!("  {error}\n")),
+    }
+}
+
+#[test]
+fn instructions_act_as_on_the_host() {
+    check(64, 100_000, 0);
+}
+
+/// The harness itself tells a wrong result from a right one.
+#[test]
+fn a_wrong_outcome_is_found() {
+    let expected = Outcome {
+        state: ringfence_testkit::State::new(),
+        vector: 3,
+        error_code: 0,
+        address: 0,
+    };
+    let data = [0; 16];
+    let rules = Rules { undefined_flags: 0, privilege: false };
+    let text = |found: &Outcome, data: &[u8]| differences(&expected, &[0; 16], found, data, rules);
+    assert_eq!(text(&expected, &data), "");
+    let mut found = expected;
+    found.state.gpr[9] ^= 1 << 63;
+    assert!(text(&found, &data).contains("r9"));
+    found = expected;
+    found.state.rflags ^= 1;
+    assert!(text(&found, &data).contains("rflags"));
+    found = expected;
+    found.state.xsave[160] = 1;
+    assert!(text(&found, &data).contains("xmm0"));
+    let mut changed = data;
+    changed[15] = 1;
+    assert!(text(&expected, &changed).contains("memory"));
+    let mut random = Random::new(1);
+    assert_ne!(random.bits(), random.bits());
+}
