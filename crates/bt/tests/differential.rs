@@ -130,7 +130,7 @@ fn check(bits: u32, cases: u64, salt: u64) {
         image[4 * page..5 * page].fill(0);
         host.0.write_data(&image, true);
         let batch: Vec<Case> =
-            (0..BATCH.min(cases - done)).map(|slot| generator.case(slot, &image)).collect();
+            (0..BATCH.min(cases - done)).map(|slot| generator.case(slot)).collect();
         let mut code = vec![0xcc; CODE_SIZE as usize];
         for case in &batch {
             let offset = (case.state.rip - CODE) as usize;

@@ -116,7 +116,7 @@ impl Interpreted {
         let mock = Arc::new(Mock::default());
         let clock = Arc::new(Clock::new());
         let cpuid = Arc::new(CpuidModel::new(1, clock.tsc_hz()));
-        let context = ContextBox::new(0);
+        let context = ContextBox::new([0; 2]);
         let phys = Phys::new(Arc::clone(&memory));
         // SAFETY: the context lives as long as the world, in the same structure.
         let world = unsafe { World::new(0, context.as_ptr(), phys, mock.clone(), clock, cpuid) };
