@@ -9,7 +9,7 @@ for a guest writes them one by one and each costs an exit. Left out: parity and 
 which no host end produces, and DMA mode.
 
 Input waits in the host end while the guest holds RTS low, so what is typed before a driver opens
-the line is not lost; a guest that never touched the modem control register gets it regardless.
+the line is not lost. A guest that never touched the modem control register gets it when it polls.
 """
 
 from collections.abc import Callable
@@ -203,6 +203,8 @@ class Uart16550:
 
     def _read_lsr(self) -> int:
         value = LSR_EMPTY
+        if not self._mcr_written:
+            self._fill(polled=True)
         if self._received:
             value |= LSR_DATA
             if self._fcr & FCR_ENABLE and any(entry > 0xFF for entry in self._received):
@@ -226,7 +228,7 @@ class Uart16550:
             return 0
         value = received.pop(0) & 0xFF
         if self._more and len(received) < _FIFO // 2:
-            self._fill()
+            self._fill(polled=True)
         self._top()
         self._update()
         return value
@@ -297,10 +299,10 @@ class Uart16550:
         self._thre = True
         self._update()
 
-    def _fill(self) -> None:
+    def _fill(self, *, polled: bool = False) -> None:
         """Takes input while there is room for it and the guest is ready."""
         mcr = self._mcr
-        if mcr & MCR_LOOP or (self._mcr_written and not mcr & MCR_RTS):
+        if mcr & MCR_LOOP or not (mcr & MCR_RTS or (polled and not self._mcr_written)):
             return
         room = (_FIFO if self._fcr & FCR_ENABLE else 1) - len(self._received)
         if room > 0:

@@ -10,7 +10,7 @@ RBR = THR = DLL = 0
 IER = DLM = 1
 IIR = FCR = 2
 LCR, MCR, LSR, MSR, SCR = 3, 4, 5, 6, 7
-OUT2 = 0x08
+RTS, OUT2 = 0x02, 0x08
 RTS_OUT2 = 0x0A
 
 
@@ -37,13 +37,22 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
+    """As a driver leaves it that has opened the line."""
+    bench = Bench()
+    bench.put(MCR, RTS)
+    return bench
+
+
+@pytest.fixture
+def fresh() -> Bench:
+    """As it comes out of reset."""
     return Bench()
 
 
-def test_reset_values(bench: Bench) -> None:
+def test_reset_values(fresh: Bench) -> None:
     """Table I: IIR 01h, LSR 60h, the rest 0; MSR shows the input lines."""
-    assert [bench.get(register) for register in range(8)] == [0, 0, 1, 0, 0, 0x60, 0xB0, 0]
-    assert not bench.wire.level
+    assert [fresh.get(register) for register in range(8)] == [0, 0, 1, 0, 0, 0x60, 0xB0, 0]
+    assert not fresh.wire.level
 
 
 def test_bits_that_stay_zero(bench: Bench) -> None:
@@ -242,6 +251,27 @@ def test_input_waits_for_rts(bench: Bench) -> None:
     bench.put(FCR, 7)
     bench.put(MCR, RTS_OUT2)
     assert bytes(bench.get(RBR) for _ in range(11)) == b"typed early"
+
+
+def test_input_waits_for_a_driver(fresh: Bench) -> None:
+    """What comes before the driver clears the FIFOs is not lost."""
+    fresh.type(b"typed at once")
+    assert fresh.get(IIR) == 1
+    fresh.put(FCR, 7)
+    fresh.get(RBR)
+    fresh.put(MCR, 1)
+    fresh.get(LSR)
+    fresh.put(FCR, 7)
+    fresh.put(MCR, RTS_OUT2)
+    assert bytes(fresh.get(RBR) for _ in range(13)) == b"typed at once"
+
+
+def test_input_of_a_guest_that_only_polls(fresh: Bench) -> None:
+    fresh.type(b"polled")
+    seen = bytearray()
+    while fresh.get(LSR) & 1:
+        seen.append(fresh.get(RBR))
+    assert seen == b"polled"
 
 
 def test_state_and_restore(bench: Bench) -> None:
