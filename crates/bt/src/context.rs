@@ -98,6 +98,10 @@ pub struct Context {
     pub exit_site: u64,
     /// Scratch of translated code.
     pub scratch: [u64; 2],
+    /// Not zero: an interrupt is to be delivered as soon as IF is set.
+    pub interrupt_waits: u32,
+    /// Not zero: the branch targets of the privilege class are those of 64-bit code.
+    pub targets64: [u32; 2],
     /// Host addresses of checked windows of the block that runs.
     pub windows: [u64; 64],
     /// Guest TSC less host TSC.

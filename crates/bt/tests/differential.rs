@@ -1,7 +1,8 @@
 //! Single instructions, random, on the host's processor, the interpreter and the translator.
 //!
 //! `RINGFENCE_DIFF_CASES` sets the number of cases, `RINGFENCE_DIFF_SEED` the seed; the seed in
-//! use is printed. A failure prints the instruction, its inputs and what differs.
+//! use is printed. A failure prints the instruction, its inputs and what differs, of each kind one,
+//! up to `RINGFENCE_DIFF_SHOWN` kinds.
 
 mod common;
 
@@ -18,8 +19,6 @@ use ringfence_testkit::{Native, Outcome, Random};
 
 /// Cases whose code is written at once.
 const BATCH: u64 = CODE_SIZE / SLOT;
-/// Failures that are printed in full.
-const SHOWN: usize = 10;
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -33,6 +32,7 @@ fn number(name: &str, default: u64) -> u64 {
 struct Failures {
     by_kind: BTreeMap<String, usize>,
     texts: Vec<String>,
+    shown: usize,
 }
 
 impl Failures {
@@ -40,7 +40,7 @@ impl Failures {
         let kind = format!("{engine}: {:?}", case.instruction.code());
         let count = self.by_kind.entry(kind).or_default();
         *count += 1;
-        if *count == 1 && self.texts.len() < SHOWN {
+        if *count == 1 && self.texts.len() < self.shown {
             self.texts.push(format!("{engine} differs from the host:\n{text}{}", describe(case)));
         }
     }
@@ -108,8 +108,8 @@ fn check(bits: u32, cases: u64, salt: u64) {
     println!("RINGFENCE_DIFF_SEED={seed} RINGFENCE_DIFF_CASES={cases}");
     let model = CpuidModel::new(1, 1_000_000_000);
     let allowed = |feature: CpuidFeature| model.allows(feature);
-    let mut translated = Translated::new();
-    let mut interpreted = Interpreted::new();
+    let mut translated = Translated::new(bits);
+    let mut interpreted = Interpreted::new(bits);
     let native = match Native::new() {
         Ok(native) => native,
         Err(error) => {
@@ -120,7 +120,8 @@ fn check(bits: u32, cases: u64, salt: u64) {
     let mut host = Host(native);
     let mut generator = Generator::new(seed ^ salt, bits, true, &allowed);
     println!("{} instruction codes", generator.code_count());
-    let mut failures = Failures::default();
+    let shown = number("RINGFENCE_DIFF_SHOWN", 10) as usize;
+    let mut failures = Failures { shown, ..Failures::default() };
     let mut done = 0;
     let mut vectors = [0u64; 32];
     while done < cases {

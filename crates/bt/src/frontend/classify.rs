@@ -43,6 +43,31 @@ pub enum Kind {
     AbsoluteMove,
     /// RDTSC.
     Rdtsc,
+    /// RDTSCP.
+    Rdtscp,
+    /// PUSHF.
+    PushFlags,
+    /// MOV from a segment register to a general register.
+    ReadSelector,
+    /// CLI at privilege level 0.
+    Cli,
+    /// STI at privilege level 0.
+    Sti,
+    /// CLD.
+    Cld,
+    /// SWAPGS at privilege level 0.
+    Swapgs,
+    /// SYSCALL in 64-bit mode.
+    Syscall,
+    /// SYSRET to 64-bit mode at privilege level 0.
+    Sysret,
+}
+
+impl Kind {
+    /// Only privilege level 0 may do it; elsewhere the interpreter raises the fault.
+    pub fn is_privileged(self) -> bool {
+        matches!(self, Self::Cli | Self::Sti | Self::Swapgs | Self::Sysret)
+    }
 }
 
 /// Where an operand is encoded.
@@ -166,6 +191,11 @@ fn kind(code: Code) -> Kind {
         M::Lea => return Kind::Lea,
         M::Leave => return if code == Code::Leavew { Kind::Interpret } else { Kind::Leave },
         M::Rdtsc => return Kind::Rdtsc,
+        M::Rdtscp => return Kind::Rdtscp,
+        M::Cli => return Kind::Cli,
+        M::Sti => return Kind::Sti,
+        M::Cld => return Kind::Cld,
+        M::Swapgs => return Kind::Swapgs,
         _ => {}
     }
     match code {
@@ -174,6 +204,10 @@ fn kind(code: Code) -> Kind {
             return Kind::Push;
         }
         Code::Pop_r64 | Code::Pop_r32 => return Kind::Pop,
+        Code::Pushfq | Code::Pushfd => return Kind::PushFlags,
+        Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => return Kind::ReadSelector,
+        Code::Syscall => return Kind::Syscall,
+        Code::Sysretq => return Kind::Sysret,
         Code::Pop_rm64 | Code::Pop_rm32 => return Kind::Interpret,
         Code::Bt_rm32_r32 | Code::Bt_rm64_r64 | Code::Bts_rm32_r32 | Code::Bts_rm64_r64
         | Code::Btr_rm32_r32 | Code::Btr_rm64_r64 | Code::Btc_rm32_r32 | Code::Btc_rm64_r64 => {

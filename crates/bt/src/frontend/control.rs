@@ -105,13 +105,18 @@ impl Lower<'_> {
     /// the one for flags in the context. No flags are changed: a kick shows as an address that
     /// no block has.
     fn indirect(&mut self, live: u8) {
+        let in_memory = live != 0 && !self.in_register;
+        self.jump_to_class(self.mode.class(), in_memory);
+    }
+
+    /// As [`Lower::indirect`], to code of privilege class `class`.
+    pub(super) fn jump_to_class(&mut self, class: usize, in_memory: bool) {
         self.hot.load(R11, Mem::gs(at!(kick)));
         let kicked = Mem { gs: false, base: Some(R10), index: Some((R11, 0)), disp: 0 };
         self.hot.lea(true, R10, kicked);
         // movzx r11d, r10w
         self.hot.bytes(&[0x45, 0x0f, 0xb7, 0xda]);
-        let in_memory = live != 0 && !self.in_register;
-        let table = context::targets(self.mode.class(), in_memory);
+        let table = context::targets(class, in_memory);
         let entry = Mem { gs: true, base: None, index: Some((R11, 3)), disp: table };
         self.hot.jmp_mem(entry);
     }

@@ -165,7 +165,7 @@ impl Groups {
     ) -> Option<Access> {
         let slot = i64::from(mode.bits() / 8);
         let (base, disp, write) = match decoded.kind {
-            Kind::Push | Kind::Call | Kind::CallIndirect => (RSP, -slot, true),
+            Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => (RSP, -slot, true),
             Kind::Pop | Kind::Return => (RSP, 0, false),
             Kind::Leave => (RBP, 0, false),
             _ => return None,
@@ -303,7 +303,7 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; 16], mode: Mode) {
     let slot = i64::from(mode.bits() / 8);
     let rsp = usize::from(RSP);
     match decoded.kind {
-        Kind::Push | Kind::Call | Kind::CallIndirect => known[rsp].shift(-slot, i),
+        Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => known[rsp].shift(-slot, i),
         Kind::Pop if decoded.written & 1 << RSP == 0 || !pops_rsp(decoded) => {
             let register = decoded.instruction.op0_register().number();
             renew(&mut known[register], i);

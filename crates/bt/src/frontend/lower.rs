@@ -9,7 +9,7 @@ use super::mode::Mode;
 use super::translate::{Decoded, ends_block};
 use crate::cache::{BlockId, BranchExit, FaultSite};
 use crate::context::{self, at};
-use crate::emit::asm::reg::{R9, R10, R11, RAX, RCX, RDX, RSI};
+use crate::emit::asm::reg::{R9, R10, R11, RAX, RCX, RSI};
 use crate::emit::asm::{Asm, Mem, cc, op};
 use crate::emit::rewrite::{Fields, Rm, rewrite, sized};
 use crate::runtime::stubs::Stubs;
@@ -187,10 +187,25 @@ impl<'a> Lower<'a> {
             Kind::Leave => self.leave(decoded),
             Kind::BitTest => self.bit_test(decoded),
             Kind::AbsoluteMove => self.absolute_move(decoded),
-            Kind::Rdtsc => self.rdtsc(decoded),
             Kind::Jump if decoded.jumps => {}
             Kind::JumpIf => self.jump_if(decoded, last),
-            _ => self.control(decoded),
+            Kind::Jump
+            | Kind::JumpIndirect
+            | Kind::JumpIfZero
+            | Kind::Loop
+            | Kind::Call
+            | Kind::CallIndirect
+            | Kind::Return => self.control(decoded),
+            Kind::Rdtsc
+            | Kind::Rdtscp
+            | Kind::PushFlags
+            | Kind::ReadSelector
+            | Kind::Cli
+            | Kind::Sti
+            | Kind::Cld
+            | Kind::Swapgs
+            | Kind::Syscall
+            | Kind::Sysret => self.inline_system(decoded),
         }
         self.ended || last && ends_block(decoded.kind)
     }
@@ -621,19 +636,6 @@ impl<'a> Lower<'a> {
         let opcode = if store { op::STORE } else { op::LOAD };
         sized(self.hot, size, if size == 1 { opcode - 1 } else { opcode }, RAX, Mem::at(R11, 0));
     }
-
-    fn rdtsc(&mut self, decoded: &Decoded) {
-        self.clobber_flags(decoded.live_before());
-        self.hot.bytes(&[0x0f, 0x31]);
-        // shl rdx, 32; or rax, rdx
-        self.hot.bytes(&[0x48, 0xc1, 0xe2, 32]);
-        self.hot.op_reg(true, op::OR, RAX, RDX);
-        self.hot.op_mem(true, &[op::ADD], RAX, Mem::gs(at!(tsc_offset)));
-        self.hot.mov(RDX, RAX);
-        // shr rdx, 32; mov eax, eax
-        self.hot.bytes(&[0x48, 0xc1, 0xea, 32]);
-        self.hot.op_reg(false, op::LOAD, RAX, RAX);
-    }
 }
 
 /// Emits the check that R10 is the block's linear address; otherwise the branch is unknown.
@@ -691,6 +693,8 @@ pub mod exit {
     pub const MEMORY: u32 = 3;
     /// A native instruction faulted at `Context::exit_site`.
     pub const FAULT: u32 = 4;
+    /// The interpreter executes the instruction at RIP.
+    pub const INTERPRET: u32 = 5;
     /// Direct branch 0 of the block, not linked; others follow.
     pub const BRANCH: u32 = 16;
 

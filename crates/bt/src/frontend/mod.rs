@@ -3,6 +3,7 @@
 pub mod classify;
 mod control;
 mod groups;
+mod inline;
 mod lower;
 mod memory;
 pub mod mode;

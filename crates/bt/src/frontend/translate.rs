@@ -315,8 +315,10 @@ impl Translator {
         bytes[..code.len()].copy_from_slice(code);
         let modified = instruction.rflags_modified() as u8 & ALL_FLAGS;
         let (mut reads, mut kills) = (instruction.rflags_read() as u8 & ALL_FLAGS, modified);
-        if kind == Kind::Interpret {
+        if matches!(kind, Kind::Interpret | Kind::PushFlags | Kind::Syscall) {
             (reads, kills) = (ALL_FLAGS, 0);
+        } else if kind == Kind::Sysret {
+            (reads, kills) = (0, ALL_FLAGS);
         } else if is_shift(&instruction) {
             let last = instruction.op_count() - 1;
             let count = match instruction.op_kind(last) {
@@ -353,7 +355,13 @@ impl Translator {
         if info.fp && !mode.fpu() || info.avx && !mode.avx() {
             return true;
         }
-        if info.kind == Kind::Rdtsc && !mode.tsc() {
+        let refused = match info.kind {
+            Kind::Rdtsc | Kind::Rdtscp => !mode.tsc(),
+            Kind::ReadSelector => instruction.op0_kind() != OpKind::Register,
+            Kind::Syscall | Kind::Sysret if mode.bits() != 64 => true,
+            kind => kind.is_privileged() && mode.class() != 0,
+        };
+        if refused {
             return true;
         }
         let memory = (0..instruction.op_count())
@@ -373,7 +381,7 @@ impl Translator {
         let Some(last) = self.decoded.last() else { return };
         let mut live = match last.kind {
             Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Interpret => ALL_FLAGS,
-            Kind::Jump | Kind::Call => 0,
+            Kind::Jump | Kind::Call | Kind::Syscall | Kind::Sysret => 0,
             _ => self.live_at(cpu, phys, mode, last.instruction.next_ip()),
         };
         for i in (0..self.decoded.len()).rev() {
@@ -459,6 +467,7 @@ pub fn ends_block(kind: Kind) -> bool {
     !matches!(
         kind,
         Kind::Plain | Kind::Nop | Kind::Lea | Kind::Push | Kind::Pop | Kind::Leave | Kind::BitTest
-            | Kind::AbsoluteMove | Kind::Rdtsc
+            | Kind::AbsoluteMove | Kind::Rdtsc | Kind::Rdtscp | Kind::PushFlags
+            | Kind::ReadSelector | Kind::Cli | Kind::Sti | Kind::Cld | Kind::Swapgs
     )
 }

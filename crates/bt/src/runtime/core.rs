@@ -75,6 +75,8 @@ pub struct Core {
     id: u32,
     /// Mode that the branch targets of each class were entered for.
     target_modes: [Mode; 2],
+    /// CR0, CR4, EFER and XCR0 that they were entered for.
+    control: [u64; 4],
     /// The exit that the machine is answering.
     answering: Option<Exit>,
     /// An instruction is half done: it comes before any interrupt.
@@ -141,6 +143,7 @@ impl Core {
             stubs,
             id,
             target_modes: [Mode::INTERPRET; 2],
+            control: [0; 4],
             answering: None,
             incomplete: None,
             nmi_pending: false,
@@ -239,6 +242,8 @@ impl Core {
             }
             self.device_writes();
         }
+        let waits = self.world.devices.interrupt_pending(self.id);
+        context.interrupt_waits = u32::from(waits);
         if self.nmi_pending && !cpu.nmi_blocked && !cpu.interrupt_shadow {
             self.nmi_pending = false;
             cpu.halted = false;
@@ -246,7 +251,7 @@ impl Core {
         }
         if cpu.rflags & flags::IF != 0
             && !cpu.interrupt_shadow
-            && self.world.devices.interrupt_pending(self.id)
+            && waits
             && let Some(vector) = self.world.devices.acknowledge_interrupt(self.id)
         {
             cpu.halted = false;
@@ -305,11 +310,24 @@ impl Core {
         self.lookup(mode, true)
     }
 
+    /// Makes the branch-target table of the mode's privilege class one for `mode`. Translated code
+    /// changes the class by itself, so the other table must fit the control registers too.
     fn set_mode(&mut self, mode: Mode) {
+        let cpu = self.cpu();
+        let control = [cpu.cr0, cpu.cr4, cpu.efer, cpu.xcr0];
+        let context = self.context();
+        if control != self.control {
+            self.control = control;
+            for class in 0..2 {
+                self.target_modes[class] = Mode::INTERPRET;
+                context.targets64[class] = 0;
+            }
+        }
         let class = mode.class();
         if self.target_modes[class] != mode {
             self.target_modes[class] = mode;
-            self.context().forget_targets(class, self.cache.miss());
+            context.targets64[class] = u32::from(mode.bits() == 64);
+            context.forget_targets(class, self.cache.miss());
         }
     }
 
@@ -416,6 +434,10 @@ impl Core {
                 Ok(self.interpret_decoded(&instruction))
             }
             exit::KICKED => Ok(Next::Continue),
+            exit::INTERPRET => {
+                self.statistics.system += 1;
+                Ok(self.interpret())
+            }
             exit::TARGET => {
                 let rip = cpu.rip;
                 let canonical = (rip as i64) << 16 >> 16;

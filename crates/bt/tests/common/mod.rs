@@ -53,14 +53,14 @@ pub struct Translated {
 }
 
 impl Translated {
-    pub fn new() -> Self {
+    pub fn new(bits: u32) -> Self {
         let memory = guest::memory().expect("memory of the guest");
         let mock = Arc::new(Mock::default());
         let clock = Arc::new(Clock::new());
         let mut vcpu =
             BtVcpu::new(0, 1, Arc::clone(&memory), mock.clone(), clock).expect("a processor");
         mock.attach(vcpu.kicker());
-        vcpu.set_system_registers(&guest::system_registers());
+        vcpu.set_system_registers(&guest::system_registers(bits));
         memory.write(CODE, &guest::XCR0_CODE).expect("code has memory");
         vcpu.set_registers(&guest::start_registers());
         let exit = vcpu.run(0).expect("the guest starts");
@@ -111,7 +111,7 @@ pub struct Interpreted {
 }
 
 impl Interpreted {
-    pub fn new() -> Self {
+    pub fn new(bits: u32) -> Self {
         let memory = guest::memory().expect("memory of the guest");
         let mock = Arc::new(Mock::default());
         let clock = Arc::new(Clock::new());
@@ -121,7 +121,7 @@ impl Interpreted {
         // SAFETY: the context lives as long as the world, in the same structure.
         let world = unsafe { World::new(0, context.as_ptr(), phys, mock.clone(), clock, cpuid) };
         let mut this = Self { world, memory, mock, context };
-        set_system_registers(this.cpu(), &guest::system_registers());
+        set_system_registers(this.cpu(), &guest::system_registers(bits));
         this.memory.write(CODE, &guest::XCR0_CODE).expect("code has memory");
         set_registers(this.cpu(), &guest::start_registers());
         assert_eq!(this.finish(), Ok(3));
