@@ -134,9 +134,11 @@ impl<'a> Lower<'a> {
     /// Emits the entries. `live` are the flags that the block reads from outside.
     pub fn begin(&mut self, linear: u64, live: u8, indirect: bool, fp: bool) {
         if indirect && live == 0 {
-            let here = self.hot.here().cast_const();
-            self.code.indirect_entries = [here, here];
-            indirect_check(self.hot, self.stubs.target_miss, linear);
+            let in_memory = self.hot.here().cast_const();
+            indirect_check(self.hot, self.stubs.target_miss_memory_flags, linear);
+            let in_register = self.cold.here().cast_const();
+            flagless_check(self.cold, self.stubs.target_miss, linear, self.hot.here());
+            self.code.indirect_entries = [in_register, in_memory];
         }
         self.code.entry = self.hot.here();
         if fp {
@@ -638,6 +640,21 @@ impl<'a> Lower<'a> {
     }
 }
 
+/// As [`indirect_check`], then a branch to `entry`; keeps EFLAGS, which the block that the branch
+/// really goes to may need where this one does not.
+fn flagless_check(asm: &mut Asm, miss: *const u8, linear: u64, entry: *const u8) {
+    // RCX is the one register that can be tested without flags.
+    asm.mov(R11, RCX);
+    asm.mov_imm(RCX, linear.wrapping_neg());
+    asm.lea(true, RCX, Mem { gs: false, base: Some(RCX), index: Some((R10, 0)), disp: 0 });
+    let equal = asm.short(0xe3);
+    asm.mov(RCX, R11);
+    asm.jmp(miss);
+    asm.bind_short(equal);
+    asm.mov(RCX, R11);
+    asm.jmp(entry);
+}
+
 /// Emits the check that R10 is the block's linear address; otherwise the branch is unknown.
 fn indirect_check(asm: &mut Asm, miss: *const u8, linear: u64) {
     if let Ok(immediate) = i32::try_from(linear as i64) {
@@ -659,24 +676,12 @@ pub fn late_indirect_entries(
     entry: *const u8,
 ) -> [*const u8; 2] {
     let first = asm.here();
-    if !flags_live {
-        indirect_check(asm, stubs.target_miss, linear);
-        asm.jmp(entry);
-        return [first, first];
-    }
-    // RCX is the one register that can be tested without flags.
-    asm.mov(R11, RCX);
-    asm.mov_imm(RCX, linear.wrapping_neg());
-    asm.lea(true, RCX, Mem { gs: false, base: Some(RCX), index: Some((R10, 0)), disp: 0 });
-    let equal = asm.short(0xe3);
-    asm.mov(RCX, R11);
-    asm.jmp(stubs.target_miss);
-    asm.bind_short(equal);
-    asm.mov(RCX, R11);
-    asm.jmp(entry);
+    flagless_check(asm, stubs.target_miss, linear, entry);
     let second = asm.here();
     indirect_check(asm, stubs.target_miss_memory_flags, linear);
-    asm.restore_flags(at!(flags));
+    if flags_live {
+        asm.restore_flags(at!(flags));
+    }
     asm.jmp(entry);
     [first, second]
 }
