@@ -43,10 +43,14 @@ class MachineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """What a machine boots, already read."""
+    """What a machine boots. Files are read at each boot, for their bytes are many and seldom used.
 
-    kernel: bytes
-    initrd: bytes | None = None
+    Raises:
+        ImageError: by the calls, when a file can't be read.
+    """
+
+    kernel: Callable[[], bytes]
+    initrd: Callable[[], bytes] | None = None
     command_line: str = ""
 
 
@@ -243,7 +247,11 @@ class Machine:
             cpus=config.cpus,
             keyboard=config.keyboard,
         )
-        plan = board.boot(files.kernel, initrd=files.initrd, command_line=files.command_line)
+        plan = board.boot(
+            files.kernel(),
+            initrd=files.initrd() if files.initrd is not None else None,
+            command_line=files.command_line,
+        )
         try:
             for address, size in board.memory_ranges():
                 machine.map_memory(address, size)

@@ -4,7 +4,7 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ringfence.chars import Stream
 from ringfence.config import MachineConfig
@@ -96,6 +96,7 @@ class VM:
         self._progress = progress
         self._machine: Machine | None = None
         self._agent: Agent | None = None
+        self._opened: list[BinaryIO] = []
 
     def __repr__(self) -> str:
         config = self.config
@@ -129,9 +130,14 @@ class VM:
         """
         if self._machine is not None:
             raise EngineError("the machine was started before; make a new one")
-        machine = Machine(self.config, self._files(), engine=engine)
-        agent = Agent(machine)
-        machine.start()
+        try:
+            machine = Machine(self.config, self._files(), engine=engine)
+            agent = Agent(machine)
+            machine.start()
+        except BaseException:
+            self._close_files()
+            raise
+        machine.at_end(self._close_files)
         self._machine, self._agent = machine, agent
         return self
 
@@ -301,24 +307,36 @@ class VM:
             words.append(_SHELL)
         assert kernel is not None
         return BootFiles(
-            kernel=_read(kernel, "kernel", KernelError),
-            initrd=None if initrd is None else _read(initrd, "initial RAM disk", InitrdError),
+            kernel=self._open(kernel, "kernel", KernelError),
+            initrd=None if initrd is None else self._open(initrd, "initial RAM disk", InitrdError),
             command_line=" ".join(word for word in words if word),
         )
 
+    def _open(self, path: Path, what: str, corrupt: type[ImageError]) -> Callable[[], bytes]:
+        """Opens a file for the machine's life: a reset boots what the start did."""
+        try:
+            # Asked before it is opened: opening a pipe would wait for its writer.
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise corrupt(f"the {what} {path} is not a file")
+            if status.st_size > _LARGEST_FILE:
+                raise corrupt(f"the {what} {path} is larger than 2 GiB")
+            file = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            raise ImageNotFound(f"the {what} {path} does not exist") from None
+        except OSError as error:
+            raise ImageError(f"the {what} {path} can't be read: {error.strerror}") from error
+        self._opened.append(file)
 
-def _read(path: Path, what: str, corrupt: type[ImageError]) -> bytes:
-    """The bytes of a file that can't be endless."""
-    try:
-        # Asked before it is opened: opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise corrupt(f"the {what} {path} is not a file")
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageNotFound(f"the {what} {path} does not exist") from None
-    except OSError as error:
-        raise ImageError(f"the {what} {path} can't be read: {error.strerror}") from error
-    if len(data) > _LARGEST_FILE:
-        raise corrupt(f"the {what} {path} is larger than 2 GiB")
-    return data
+        def read() -> bytes:
+            try:
+                file.seek(0)
+                return file.read(_LARGEST_FILE)
+            except OSError as error:
+                raise ImageError(f"the {what} {path} can't be read: {error.strerror}") from error
+
+        return read
+
+    def _close_files(self) -> None:
+        while self._opened:
+            self._opened.pop().close()

@@ -27,7 +27,7 @@ KERNEL = pvh_kernel(SPIN)
 def make(program: fake.Program, **options: object) -> tuple[Machine, fake.FakeEngine]:
     engine = fake.FakeEngine(program)
     config = MachineConfig.from_mapping({"kernel": "k", "memory": "64M", **options})
-    return Machine(config, BootFiles(KERNEL), engine=engine), engine
+    return Machine(config, BootFiles(lambda: KERNEL), engine=engine), engine
 
 
 def reason(machine: Machine) -> ExitReason:
@@ -361,7 +361,9 @@ def test_unmapped_memory_and_hypercalls_harm_nobody() -> None:
 
 def test_damaged_kernel_is_refused_at_start() -> None:
     config = MachineConfig.from_mapping({"kernel": "k"})
-    machine = Machine(config, BootFiles(b"no kernel"), engine=fake.FakeEngine(lambda *_: iter(())))  # type: ignore[arg-type,return-value]
+    machine = Machine(
+        config, BootFiles(lambda: b"no kernel"), engine=fake.FakeEngine(lambda *_: iter(()))
+    )  # type: ignore[arg-type,return-value]
     with pytest.raises(KernelError):
         machine.start()
 

@@ -300,3 +300,19 @@ def test_files_that_cannot_be_booted(tmp_path: Path) -> None:
     good.write_bytes(pvh_kernel(SPIN))
     with pytest.raises(ImageError, match="initial RAM disk"):
         VM(kernel=good, initrd=tmp_path / "absent").start(engine=engine)
+
+
+def test_a_reset_boots_what_the_start_did(kernel: Path) -> None:
+    boots = 0
+
+    def guest(machine: fake.FakeMachine, index: int) -> fake.Guest:
+        nonlocal boots
+        boots += 1
+        yield fake.PortOut(0xCF9, 6) if boots == 1 else fake.PortOut(0xF4, 1)
+
+    vm = VM(kernel=kernel)
+    engine = fake.FakeEngine(guest)
+    vm.start(engine=engine)
+    kernel.unlink()
+    assert vm.wait(10).status == 1
+    assert [machine.written[0x100000] for machine in engine.machines] == [SPIN, SPIN]
