@@ -115,6 +115,20 @@ pub fn segment_index(register: Register) -> usize {
     }
 }
 
+/// Segment of the explicit memory operand. 64-bit code ignores overrides but for FS and GS, so
+/// there the base register alone makes a stack access (SDM vol. 1, 3.3.7.1).
+#[inline]
+pub fn operand_segment(cpu: &Cpu, instruction: &Instruction) -> usize {
+    let named = segment_index(instruction.memory_segment());
+    if !cpu.mode64() || named == cpu::FS || named == cpu::GS {
+        return named;
+    }
+    match instruction.memory_base() {
+        Register::RSP | Register::RBP | Register::ESP | Register::EBP => cpu::SS,
+        _ => cpu::DS,
+    }
+}
+
 /// Address size in bytes of the explicit memory operand.
 #[inline]
 pub fn address_size(cpu: &Cpu, instruction: &Instruction) -> usize {
@@ -164,7 +178,7 @@ pub fn operand_address(
     size: usize,
     write: bool,
 ) -> Result<u64, Trap> {
-    let segment = segment_index(instruction.memory_segment());
+    let segment = operand_segment(cpu, instruction);
     linear_address(
         cpu,
         segment,

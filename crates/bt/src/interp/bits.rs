@@ -3,7 +3,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use ringfence_x86::flags::{CF, OF, PF, SF, ZF};
 
-use super::address::{address_size, effective_offset, linear_address, load, segment_index};
+use super::address::{address_size, effective_offset, linear_address, load, operand_segment};
 use super::arithmetic::{replace, szp, when};
 use super::register::{self, mask, sign_extend};
 use super::{operand, retire};
@@ -44,7 +44,7 @@ pub fn bit_test<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -
             effective = effective.wrapping_add((units as u64).wrapping_mul(size as u64))
                 & mask(address_size(cpu, instruction));
         }
-        let segment = segment_index(instruction.memory_segment());
+        let segment = operand_segment(cpu, instruction);
         let write = mnemonic != Mnemonic::Bt;
         let linear = linear_address(cpu, segment, effective, size, write)?;
         if write {

@@ -7,7 +7,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use ringfence_x86::flags::{DF, ZF};
 
-use super::address::{linear_address, load, segment_index, store};
+use super::address::{linear_address, load, operand_segment, store};
 use super::register::{self, mask};
 use super::{arithmetic, retire};
 use crate::cpu::{Cpu, ES, RAX, RCX, RDI, RSI};
@@ -42,7 +42,7 @@ impl Form {
         Self {
             size: instruction.memory_size().size().clamp(1, 8),
             address,
-            source: segment_index(instruction.memory_segment()),
+            source: operand_segment(cpu, instruction),
             backward: cpu.rflags & DF != 0,
         }
     }

@@ -4,7 +4,8 @@ use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 use ringfence_x86::flags::{AF, CF, DF, OF, PF, SF, ZF};
 
 use super::address::{
-    address_size, effective_offset, linear_address, load, operand_address, segment_index,
+    address_size, effective_offset, linear_address, load, operand_address, operand_segment,
+    segment_index,
 };
 use super::register::{self, mask, sign_extend};
 use super::{operand, retire};
@@ -91,7 +92,7 @@ pub fn xlat<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Re
     let size = address_size(cpu, instruction);
     let table = register::read(cpu, instruction.memory_base());
     let offset = table.wrapping_add(cpu.gpr[RAX] & 0xff) & mask(size);
-    let segment = segment_index(instruction.memory_segment());
+    let segment = operand_segment(cpu, instruction);
     let linear = linear_address(cpu, segment, offset, 1, false)?;
     let value = load(cpu, env, linear, 1)?;
     register::write_index(cpu, RAX, 1, value);

@@ -8,7 +8,7 @@ use super::{state, thunk};
 use crate::cpu::{Cpu, RDI};
 use crate::env::{Env, Privilege, Trap};
 use crate::interp::address::{
-    address_size, effective_offset, linear_address, load, segment_index, store,
+    address_size, effective_offset, linear_address, load, operand_segment, store,
 };
 use crate::interp::register::{self, mask, sign_extend};
 use crate::interp::retire;
@@ -77,7 +77,7 @@ fn element_address(
     size: usize,
     write: bool,
 ) -> Result<u64, Trap> {
-    let segment = segment_index(instruction.memory_segment());
+    let segment = operand_segment(cpu, instruction);
     let offset = effective_offset(cpu, instruction).wrapping_add(displacement)
         & mask(address_size(cpu, instruction));
     linear_address(cpu, segment, offset, size, write)
@@ -188,7 +188,7 @@ fn bytes<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Resul
         OpKind::MemorySegEDI => 4,
         _ => 8,
     };
-    let segment = segment_index(instruction.memory_segment());
+    let segment = operand_segment(cpu, instruction);
     let offset = register::read_index(cpu, RDI, size);
     let (mut zeros, mut ones) = (thunk::Bounce::filled(0), thunk::Bounce::filled(0xff));
     let before = cpu.xsave.clone();

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, OpKind};
 
-pub(super) use super::super::address::segment_index;
+pub(super) use super::super::address::{operand_segment, segment_index};
 use super::super::address::{effective_offset, linear_address};
 pub(super) use super::super::register::{mask, read as register, write as set_register};
 use crate::cpu::Cpu;
@@ -11,7 +11,7 @@ use crate::env::{Env, Privilege, Trap};
 /// Segment and offset of the explicit memory operand.
 pub(super) fn effective(cpu: &Cpu, instruction: &Instruction) -> (usize, u64) {
     (
-        segment_index(instruction.memory_segment()),
+        operand_segment(cpu, instruction),
         effective_offset(cpu, instruction),
     )
 }

@@ -132,7 +132,7 @@ fn string<E: Env>(
     let segment = if input {
         ES
     } else {
-        operand::segment_index(instruction.memory_segment())
+        operand::operand_segment(cpu, instruction)
     };
     let index = if input { RDI } else { RSI };
     let step = if cpu.rflags & flags::DF != 0 {
