@@ -213,9 +213,25 @@ fn aligned(instruction: &Instruction, kind: Kind) -> bool {
                 | Pcmpestrm64
                 | Pcmpistri
                 | Pcmpistrm
-        ),
+        ) && (!name_is_sha(name) || *SHA_ALIGNED),
         _ => false,
     }
+}
+
+/// SHA instructions check the alignment of their operand, but not on AMD's processors.
+static SHA_ALIGNED: LazyLock<bool> = LazyLock::new(|| {
+    // SAFETY: every x86-64 processor has CPUID, and it has no effect.
+    #[allow(unused_unsafe)]
+    let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
+    (vendor.ebx, vendor.edx, vendor.ecx) != (0x6874_7541, 0x6974_6e65, 0x444d_4163)
+});
+
+fn name_is_sha(name: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        name,
+        Sha1msg1 | Sha1msg2 | Sha1nexte | Sha1rnds4 | Sha256msg1 | Sha256msg2 | Sha256rnds2
+    )
 }
 
 /// Whether an instruction of `kind` may run: #UD or #NM by CR0, CR4 and XCR0, and #MF when an

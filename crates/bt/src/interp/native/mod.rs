@@ -11,7 +11,7 @@ mod signal;
 pub mod state;
 mod thunk;
 
-use iced_x86::{Instruction, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use ringfence_x86::{cr, exception};
 
 pub use signal::install_signal_handlers;
@@ -45,19 +45,27 @@ fn run<E: Env>(
     instruction: &Instruction,
     traits: class::Traits,
 ) -> Result<(), Trap> {
-    let kind = traits.kind();
+    let has_memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
+    let mut kind = traits.kind();
+    if has_memory && matches!(instruction.mnemonic(), Mnemonic::Cvtpi2ps | Mnemonic::Cvtpi2pd) {
+        // No MMX register is used then.
+        kind = Kind::Sse;
+    }
     fpu_check(cpu, kind)?;
     let mut bounce = thunk::Bounce::filled(0);
-    let has_memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
     let size = instruction.memory_size().size().min(bounce.0.len());
     let mut linear = 0;
     let writes = has_memory && traits.writes();
     if has_memory {
-        linear = operand_address(cpu, instruction, size, writes)?;
         let must_align = traits.aligned() && (size == 16 || kind == Kind::Avx);
-        if must_align && linear & (size as u64).wrapping_sub(1) != 0 {
-            return Err(Trap::GP0);
-        }
+        let misaligned = |address: u64| must_align && address & (size as u64).wrapping_sub(1) != 0;
+        linear = match operand_address(cpu, instruction, size, writes) {
+            Ok(linear) if misaligned(linear) => return Err(Trap::GP0),
+            Ok(linear) => linear,
+            // Alignment comes before the form of the address.
+            Err(_) if misaligned(effective_offset(cpu, instruction)) => return Err(Trap::GP0),
+            Err(trap) => return Err(trap),
+        };
         if writes {
             env.check_store(cpu, linear, size, Privilege::Current)?;
         }
@@ -76,7 +84,7 @@ fn run<E: Env>(
         let data = has_memory.then(|| effective_offset(cpu, instruction));
         state::fix_pointers(cpu, outcome.code, data);
     }
-    let stored = !(writes && x87) || x87_stored(cpu);
+    let stored = !(writes && kind == Kind::X87) || x87_stored(cpu);
     if writes && stored {
         let result = env.store(cpu, linear, &bounce.0[..size], Privilege::Current);
         if result.is_err() {
