@@ -184,11 +184,12 @@ fn rotate(a: u64, count: u32, size: usize) -> u64 {
 
 /// RCL: rotates through CF, so by the width plus one.
 pub fn rcl(a: u64, count: u32, size: usize, rflags: u64) -> Outcome {
-    let bits = 8 * size as u32;
-    let count = count % (bits + 1);
     if count == 0 {
         return (a, rflags);
     }
+    let bits = 8 * size as u32;
+    // A full turn changes nothing but OF.
+    let count = count % (bits + 1);
     let (result, carry) = rotate_carry(a, count, size, rflags & CF != 0);
     let overflow = (result & sign_bit(size) != 0) != carry;
     (
@@ -199,11 +200,12 @@ pub fn rcl(a: u64, count: u32, size: usize, rflags: u64) -> Outcome {
 
 /// RCR.
 pub fn rcr(a: u64, count: u32, size: usize, rflags: u64) -> Outcome {
-    let bits = 8 * size as u32;
-    let count = count % (bits + 1);
     if count == 0 {
         return (a, rflags);
     }
+    let bits = 8 * size as u32;
+    // A full turn changes nothing but OF.
+    let count = count % (bits + 1);
     let (result, carry) = rotate_carry(a, bits + 1 - count, size, rflags & CF != 0);
     let overflow = (result << 1 ^ result) & sign_bit(size) != 0;
     (

@@ -159,16 +159,10 @@ pub fn enter<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> R
         linear_address(cpu, SS, pointer, size, write)
     };
     let new_frame = top.wrapping_sub(step) & mask(width);
-    let mut values = [0; 33];
-    values[0] = frame;
+    let pushed = if level > 0 { level + 1 } else { 1 };
     for index in 1..level {
         let linear = slot(cpu, frame, index, false)?;
-        values[index as usize] = load(cpu, env, linear, size)?;
-    }
-    let mut pushed = 1;
-    if level > 0 {
-        values[level as usize] = new_frame;
-        pushed = level + 1;
+        load(cpu, env, linear, size)?;
     }
     let bottom = top.wrapping_sub(pushed * step).wrapping_sub(allocated) & mask(width);
     for index in 0..pushed {
@@ -179,8 +173,17 @@ pub fn enter<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> R
     let linear = linear_address(cpu, SS, bottom, size, true)?;
     env.check_store(cpu, linear, size, Privilege::Current)?;
     for index in 0..pushed {
+        // The frames may overlap: each pointer is read after the one before it was pushed.
+        let value = match index {
+            0 => frame,
+            _ if index == level => new_frame,
+            _ => {
+                let linear = slot(cpu, frame, index, false)?;
+                load(cpu, env, linear, size)?
+            }
+        };
         let linear = slot(cpu, top, index + 1, true)?;
-        store(cpu, env, linear, size, values[index as usize])?;
+        store(cpu, env, linear, size, value)?;
     }
     register::write_index(cpu, RBP, size, new_frame);
     register::write_index(cpu, RSP, width, bottom);
