@@ -310,6 +310,11 @@ impl<'a> Lower<'a> {
                 Field::None => return self.give_up(decoded),
             }
         }
+        let rex = |field: Option<u8>| field.is_some_and(|host| host >= 8);
+        if high && (rex(fields.reg) || matches!(fields.rm, Rm::Reg(8..))) {
+            // MOVZX, MOVSX, CRC32 from AH to BH to ESP: the map needs REX, AH must not have it.
+            return self.give_up(decoded);
+        }
         let mut swap = false;
         if let Some(operand) = memory {
             let size = instruction.memory_size().size().max(1) as u32;
