@@ -240,8 +240,8 @@ fn entry_code() -> Vec<u8> {
     code
 }
 
-/// The processor at CPL 0, before the code of [`xcr0_code`] has run.
-pub fn system_registers() -> SystemRegisters {
+/// The processor at CPL 0, before [`XCR0_CODE`] has run, for cases of `bits`-bit code.
+pub fn system_registers(bits: u32) -> SystemRegisters {
     let segment = |selector, attributes| Segment {
         base: 0,
         limit: u32::MAX,
@@ -249,9 +249,11 @@ pub fn system_registers() -> SystemRegisters {
         selector,
     };
     let data = segment(selector::KERNEL_DATA, 0xc093);
-    let user = segment(selector::USER_DATA, 0xc0f3);
+    // As in a process of Linux: no data segments in 64-bit code, DS and ES in 32-bit code.
+    let null = Segment { attributes: SegmentAttributes(0x1_0000), ..Segment::default() };
+    let flat = if bits == 32 { segment(selector::USER_DATA, 0xc0f3) } else { null };
     SystemRegisters {
-        segments: [user, segment(selector::KERNEL_CODE, 0xa09b), data, user, user, user],
+        segments: [flat, segment(selector::KERNEL_CODE, 0xa09b), data, flat, null, null],
         ldtr: Segment { attributes: SegmentAttributes(0x1_0082), ..Segment::default() },
         tr: Segment {
             base: TSS,

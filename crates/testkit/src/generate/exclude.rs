@@ -73,18 +73,22 @@ pub(super) fn excluded_form(code: Code) -> Option<&'static str> {
         Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popw_FS | Popq_FS | Popw_GS
         | Popq_GS | Popd_FS | Popd_GS | Popw_ES | Popd_ES | Popw_SS | Popd_SS | Popw_DS
         | Popd_DS => Some("loads a segment; the privileged tests cover it"),
-        _ if is_branch16(code) => {
-            Some("AMD takes a 16-bit operand size where Intel ignores it")
+        Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D => {
+            Some("a NOP on Intel, #UD on AMD")
         }
         _ => None,
     }
 }
 
-/// A near branch with 16-bit operand size.
-fn is_branch16(code: Code) -> bool {
-    use iced_x86::FlowControl as F;
-    !matches!(code.flow_control(), F::Next | F::Interrupt | F::Exception)
-        && code.op_code().operand_size() == 16
+/// Instructions of which some processors leave undefined flags as they were. A translator may
+/// have dropped the old values, as no program can count on them.
+pub fn passes_flags(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Mul | Imul | Div | Idiv | Bsf | Bsr | Tzcnt | Lzcnt | Shl | Sal | Shr | Sar | Shld | Shrd
+            | Bextr
+    )
 }
 
 /// Whether the instruction does something else at CPL 0 than at CPL 3.

@@ -8,7 +8,7 @@ mod values;
 
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FastFormatter, Instruction};
 
-pub use exclude::{EXCLUDED, excluded, ring_sensitive};
+pub use exclude::{EXCLUDED, excluded, passes_flags, ring_sensitive};
 pub use values::fill_data;
 
 use crate::layout::CODE;
@@ -156,7 +156,7 @@ impl Generator {
         }
         bytes.truncate(length);
         let after = if self.surround && random.one_in(2) {
-            surround::after(random, self.bits)
+            surround::after(random, self.bits, instruction.rflags_undefined() == 0)
         } else {
             Vec::new()
         };

@@ -1,7 +1,7 @@
 //! Chooses registers and memory with which an instruction works on the data area and nowhere else.
 
 use iced_x86::{
-    ConstantOffsets, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
+    ConstantOffsets, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
     UsedMemory,
 };
 
@@ -41,6 +41,19 @@ pub(super) fn adjust(
     if excluded_form(instruction.code()).is_some() {
         return false;
     }
+    let double_shift = matches!(instruction.mnemonic(), Mnemonic::Shld | Mnemonic::Shrd);
+    if double_shift
+        && instruction.op1_register().size() == 2
+        && instruction.op2_kind() == OpKind::Immediate8
+        && instruction.immediate8() & 0x1f > 16
+    {
+        // The result is undefined.
+        return false;
+    }
+    if instruction.flow_control() != FlowControl::Next && site.bytes.contains(&0x66) {
+        // AMD takes the operand size of a near branch, where Intel ignores it.
+        return false;
+    }
     if is_near_branch(instruction) {
         let size = site.offsets.immediate_size();
         let next = site.address + site.bytes.len() as u64;
@@ -55,6 +68,15 @@ pub(super) fn adjust(
             site.bytes[at..at + size].copy_from_slice(&distance.to_le_bytes()[..size]);
         }
         return fits;
+    }
+    if instruction.mnemonic() == Mnemonic::Pause && site.bytes.len() > 2 {
+        // With REX.B this is XCHG, which the decoder does not see.
+        return false;
+    }
+    if instruction.mnemonic() == Mnemonic::Enter {
+        // A frame that leaves the stack faults when part of it is written already.
+        let at = site.bytes.len() - 3;
+        site.bytes[at..at + 2].copy_from_slice(&(random.below(0x200) as u16).to_le_bytes());
     }
     if !has_memory(instruction) {
         return true;
@@ -407,10 +429,7 @@ impl Place<'_> {
                 self.poke(address, &value.to_le_bytes());
             }
             Mnemonic::Ret | Mnemonic::Jmp | Mnemonic::Call if !is_near_branch(i) => {
-                let landing = landing(self.random, self.slot, self.slot + 32, self.after);
-                let wild = self.bits == 64 && self.random.one_in(10);
-                let target =
-                    if wild { self.random.bits() | 1 << 63 & !(1 << 62) } else { landing };
+                let target = landing(self.random, self.slot, self.slot + 32, self.after);
                 let width = if self.bits == 64 { 8 } else { 4 };
                 if i.mnemonic() == Mnemonic::Ret {
                     let top = self.state.gpr[4];
@@ -420,6 +439,10 @@ impl Place<'_> {
                 } else {
                     self.poke(address, &target.to_le_bytes()[..width]);
                 }
+            }
+            Mnemonic::Shld | Mnemonic::Shrd if i.op1_register().size() == 2 => {
+                // The result of a count above 16 is undefined.
+                self.state.gpr[1] = self.state.gpr[1] & !0x1f | self.random.below(17);
             }
             _ => {}
         }
@@ -437,7 +460,8 @@ impl Place<'_> {
                 Some(if register.is_segment_register() {
                     self.segment_base(register)
                 } else if register.is_vector_register() {
-                    let at = element * size;
+                    // An index vector has fewer lanes than the loop, if they are wide.
+                    let at = element * size % 32;
                     let number = register.number();
                     let from =
                         if at < 16 { 160 + number * 16 + at } else { 576 + number * 16 + at - 16 };

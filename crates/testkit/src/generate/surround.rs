@@ -63,11 +63,11 @@ pub(super) fn before(random: &mut Random, bits: u32) -> Vec<u8> {
     out
 }
 
-/// Up to three instructions that store flags and registers.
-pub(super) fn after(random: &mut Random, bits: u32) -> Vec<u8> {
+/// Up to three instructions that store registers and, if all are `defined`, flags.
+pub(super) fn after(random: &mut Random, bits: u32, defined: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for _ in 0..=random.below(3) {
-        match random.below(6) {
+        match if defined { random.below(6) } else { 5 } {
             0 => {
                 // setcc [scratch]
                 out.extend([0x0f, 0x90 | random.below(16) as u8]);
