@@ -212,25 +212,23 @@ def place_initrd(
 
 
 def _load_address(kernel: LinuxKernel, ranges: Sequence[MemoryRange]) -> int:
-    """Where the kernel goes: where it prefers, or, if it may move, where there is room."""
-    if not kernel.relocatable:
-        wanted = kernel.preferred
-        if wanted >= _ONE_MEGABYTE and holds(ranges, wanted, kernel.init_size):
-            return wanted
+    """Where the kernel goes: where it prefers.
+
+    A relocatable kernel may be loaded lower, but moves itself up to its preferred address before
+    it unpacks, so nothing is won by that.
+    """
+    at = kernel.preferred
+    if kernel.relocatable:
+        at = -(-at // kernel.alignment) * kernel.alignment
+    end = at + kernel.init_size
+    if at < _ONE_MEGABYTE or end > 1 << 32:
+        raise KernelError(f"the kernel is damaged: it wants to be loaded at {at:#x}")
+    if not holds(ranges, at, kernel.init_size):
         raise KernelError(
-            f"the kernel needs {kernel.init_size >> 20} MiB of memory at {wanted:#x}, "
-            "where the machine has none: give it more memory"
+            f"the kernel needs at least {-(-end // _ONE_MEGABYTE)} MiB of memory to start: "
+            "give the machine more memory"
         )
-    aligned = -(-kernel.preferred // kernel.alignment) * kernel.alignment
-    lowest = -(-_ONE_MEGABYTE // kernel.alignment) * kernel.alignment
-    for at in (aligned, lowest):
-        fits = at + kernel.init_size <= 1 << 32 and holds(ranges, at, kernel.init_size)
-        if at >= _ONE_MEGABYTE and fits:
-            return at
-    raise KernelError(
-        f"the kernel needs {kernel.init_size >> 20} MiB of memory to start: "
-        "give the machine more memory"
-    )
+    return at
 
 
 def _zero_page(

@@ -141,11 +141,14 @@ class Process:
         self.output = _Output(mark)
         self.errors = _Output(mark)
         self.status: int | None = None
+        #: The machine was reset before it had ended.
+        self.lost = False
         self._agent = agent
         self._kills = agent.machine.memory_kills
 
     def __repr__(self) -> str:
-        state = f"ended with {self.status}" if self.complete else "running"
+        state = "lost" if self.lost else "running"
+        state = f"ended with {self.status}" if self.complete else state
         return f"<Process {self.command!r} {state}>"
 
     @property
@@ -162,9 +165,16 @@ class Process:
             GuestError: the machine ended meanwhile.
         """
         self._agent.wait_for(
-            lambda: bool(self.output.data or self.errors.data or self.complete), timeout
+            lambda: bool(self.output.data or self.errors.data or self.complete or self.lost),
+            timeout,
         )
-        return self._agent.take(self)
+        chunks = self._agent.take(self)
+        if self.lost and not any(chunks):
+            raise GuestStopped(
+                f"the machine reset itself before {self.command!r} had finished",
+                console=self._agent.machine.console.tail(),
+            )
+        return chunks
 
     def wait(
         self,
@@ -236,7 +246,6 @@ class Agent:
         self._condition = Condition()
         self._line = b""
         self._ready = False
-        self._boot = machine.boots
         self._acknowledged = ""
         self._size: tuple[int, int] | None = None
         self._process: Process | None = None
@@ -244,6 +253,7 @@ class Agent:
         machine.stdout.listen(lambda data: self._output(data, standard_error=False))
         machine.stderr.listen(lambda data: self._output(data, standard_error=True))
         machine.at_end(self._wake)
+        machine.at_reset(self._reset)
 
     @property
     def ready(self) -> bool:
@@ -272,7 +282,10 @@ class Agent:
         wait(lambda: self._ready, "the guest did not get ready for commands")
         before = self._process
         if before is not None:
-            wait(lambda: before.complete, f"{before.command!r} still runs: it did not end")
+            wait(
+                lambda: before.complete or before.lost,
+                f"{before.command!r} still runs: it did not end",
+            )
         nonce = os.urandom(8).hex()
         process = Process(self, command, nonce)
         with self._condition:
@@ -283,7 +296,10 @@ class Agent:
             with self._condition:
                 self._acknowledged = ""
             self.machine.control.send(f"PART {nonce} {encoded[at : at + _CHUNK]}\n")
-            wait(lambda: self._acknowledged == nonce, "the guest's agent did not answer")
+            wait(
+                lambda: self._acknowledged == nonce or process.lost,
+                "the guest's agent did not answer",
+            )
         self.machine.control.send(f"RUN {nonce}\n")
         return process
 
@@ -337,6 +353,16 @@ class Agent:
 
     # Called in the machine's threads, under its lock.
 
+    def _reset(self) -> None:
+        """The guest starts anew: what ran in it is gone."""
+        with self._condition:
+            self._ready = False
+            self._line = b""
+            if self._process is not None and not self._process.complete:
+                self._process.lost = True
+            self._process = None
+            self._condition.notify_all()
+
     def _wake(self) -> None:
         with self._condition:
             self._condition.notify_all()
@@ -357,7 +383,6 @@ class Agent:
         """Takes a line; true if it says that the agent is ready."""
         if " ".join(words) == _READY:
             self._ready = True
-            self._boot = self.machine.boots
             return True
         if words[:1] == ["OK"] and len(words) == 2:
             self._acknowledged = words[1]

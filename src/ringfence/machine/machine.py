@@ -103,6 +103,7 @@ class Machine:
         self._boot: _Boot | None = None
         self._statistics: list[dict[str, int]] = []
         self._at_end: list[Callable[[], None]] = []
+        self._at_reset: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<Machine {self._state} on {self._engine.name}, {self.config.cpus} processors>"
@@ -225,6 +226,11 @@ class Machine:
                 return
         callback()
 
+    def at_reset(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` at each reset, before the guest starts anew."""
+        with self._lock:
+            self._at_reset.append(callback)
+
     # A boot: from power-on or reset to the next reset or the end.
 
     def _start_boot(self) -> None:
@@ -286,6 +292,8 @@ class Machine:
             self._close_boot()
             if self._restart and self.exit is None:
                 self._restart = False
+                for callback in self._at_reset:
+                    callback()
                 try:
                     self._start_boot()
                 except Exception as error:  # noqa: BLE001 - told to whoever waits

@@ -121,14 +121,16 @@ def test_initrd_that_does_not_fit() -> None:
         plan(bzimage(), initrd=bytes(120 * MIB))
 
 
-def test_kernel_moves_where_there_is_room() -> None:
-    boot = plan(bzimage(pref_address=0x40000000))
-    assert boot.registers["rip"] == 0x200200
-    with pytest.raises(KernelError, match="more memory"):
-        plan(bzimage(pref_address=0x40000000, relocatable=0))
-    with pytest.raises(KernelError, match="more memory"):
-        plan(bzimage(init_size=200 * MIB))
-    assert plan(bzimage(relocatable=0)).registers["rip"] == 0x1000200
+def test_kernels_that_do_not_fit() -> None:
+    for relocatable in (0, 1):
+        boot = plan(bzimage(relocatable=relocatable))
+        assert boot.registers["rip"] == 0x1000200
+        with pytest.raises(KernelError, match=r"needs at least 216 MiB .* more memory"):
+            plan(bzimage(relocatable=relocatable, init_size=200 * MIB))
+        for address in (0, 1 << 32, 1 << 63):
+            with pytest.raises(KernelError, match="damaged"):
+                plan(bzimage(relocatable=relocatable, pref_address=address))
+    assert plan(bzimage(pref_address=0x1000001)).registers["rip"] == 0x1200200, "aligned"
 
 
 def test_old_protocols() -> None:

@@ -316,3 +316,22 @@ def test_a_reset_boots_what_the_start_did(kernel: Path) -> None:
     kernel.unlink()
     assert vm.wait(10).status == 1
     assert [machine.written[0x100000] for machine in engine.machines] == [SPIN, SPIN]
+
+
+def test_a_reset_loses_the_command_but_not_the_next(boot: Callable[..., VM]) -> None:
+    def guest(machine: fake.FakeMachine, index: int) -> fake.Guest:
+        served = agent(echo)(machine, index)
+        value, started = 0, False
+        while True:
+            exit_ = served.send(value) if started else next(served)
+            started = True
+            if isinstance(exit_, fake.PortOut) and exit_.port == OUT and exit_.value == ord("R"):
+                exit_ = fake.PortOut(0xCF9, 6)
+            value = yield exit_
+
+    vm = boot(guest)
+    for _ in range(2):
+        with pytest.raises(GuestStopped, match="reset itself before 'some Reset' had finished"):
+            vm.run("some Reset", timeout=10)
+        assert vm.run("quiet", timeout=10).stdout == "quiet"
+    assert vm.machine.boots == 3
