@@ -165,10 +165,12 @@ pub fn cmpxchg16b<E: Env>(
         u128::from(cpu.gpr[high]) << 64 | u128::from(cpu.gpr[low])
     };
     let (expected, source) = (pair(cpu, RDX, RAX), pair(cpu, RCX, RBX));
-    let linear = address::operand_address(cpu, instruction, 16, true)?;
-    if linear & 15 != 0 {
-        return Err(Trap::GP0);
-    }
+    let linear = match address::operand_address(cpu, instruction, 16, true) {
+        Ok(linear) if linear & 15 == 0 => linear,
+        // Alignment comes before the form of the address.
+        Err(trap) if address::effective_offset(cpu, instruction) & 15 == 0 => return Err(trap),
+        _ => return Err(Trap::GP0),
+    };
     env.check_store(cpu, linear, 16, Privilege::Current)?;
     let old = match env.ram_page(cpu, linear, true) {
         Some(pointer) if is_x86_feature_detected!("cmpxchg16b") => {

@@ -197,10 +197,9 @@ fn bytes<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Resul
     let after = std::mem::replace(&mut cpu.xsave, before);
     let at = |position: usize| offset.wrapping_add(position as u64) & mask(size);
     let positions = (0..length).filter(|p| zeros.0[*p] == ones.0[*p]);
-    for position in positions.clone() {
-        let linear = linear_address(cpu, segment, at(position), 1, true)?;
-        env.check_store(cpu, linear, 1, Privilege::Current)?;
-    }
+    // Bytes that are masked off are checked as well; that is left to the processor.
+    let linear = linear_address(cpu, segment, offset, length, true)?;
+    env.check_store(cpu, linear, length, Privilege::Current)?;
     for position in positions {
         let linear = linear_address(cpu, segment, at(position), 1, true)?;
         store(cpu, env, linear, 1, u64::from(zeros.0[position]))?;
