@@ -93,7 +93,11 @@ fn classify(instruction: &Instruction) -> Option<u16> {
     // One code has register and memory forms; the access is that of the memory form.
     for operand in 0..instruction.op_count() {
         if instruction.op_kind(operand) == OpKind::Memory || memory_slot(instruction, operand) {
-            bits |= memory_access(info.op_access(operand));
+            bits |= match info.op_access(operand) {
+                // XOR or SUB of a register with itself reads nothing, but memory it would.
+                OpAccess::None => Traits::READS,
+                access => memory_access(access),
+            };
         }
     }
     if aligned(instruction, kind) {
