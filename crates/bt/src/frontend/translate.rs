@@ -1,7 +1,8 @@
 //! The translator: decodes a block, finds which flags are live, emits host code.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    RflagsBits,
 };
 
 use super::classify::{CodeInfo, Kind, info};
@@ -313,7 +314,7 @@ impl Translator {
         };
         let mut bytes = [0; 15];
         bytes[..code.len()].copy_from_slice(code);
-        let modified = instruction.rflags_modified() as u8 & ALL_FLAGS;
+        let mut modified = instruction.rflags_modified() as u8 & ALL_FLAGS;
         let (mut reads, mut kills) = (instruction.rflags_read() as u8 & ALL_FLAGS, modified);
         if matches!(kind, Kind::Interpret | Kind::PushFlags | Kind::Syscall) {
             (reads, kills) = (ALL_FLAGS, 0);
@@ -332,6 +333,11 @@ impl Translator {
             };
             if count == 0 {
                 kills = 0;
+            }
+            if matches!(instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr) {
+                // A full turn leaves CF alone, which makes OF.
+                reads |= RflagsBits::CF as u8;
+                modified |= RflagsBits::OF as u8;
             }
         }
         Decoded {
