@@ -54,6 +54,12 @@ pub(super) fn adjust(
         // AMD takes the operand size of a near branch, where Intel ignores it.
         return false;
     }
+    if matches!(instruction.mnemonic(), Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne)
+        && site.bytes.iter().any(|byte| matches!(byte, 0xf2 | 0xf3))
+    {
+        // AMD takes REP LOOPNE for LOOPE.
+        return false;
+    }
     if is_near_branch(instruction) {
         let size = site.offsets.immediate_size();
         let next = site.address + site.bytes.len() as u64;
@@ -315,7 +321,8 @@ impl Place<'_> {
         let i = self.instruction;
         let pointer = |random: &mut Random, kind: OpKind, size: u64| {
             let mut at = DATA + PAGE + random.below(PAGE);
-            if random.one_in(8) {
+            // MASKMOVQ leaves x87 for MMX state even when it faults, on some processors.
+            if random.one_in(8) && i.mnemonic() != Mnemonic::Maskmovq {
                 at = target(random, size, false);
             }
             match kind {
@@ -424,8 +431,10 @@ impl Place<'_> {
                 let top = self.state.gpr[4];
                 self.poke(top, &value.to_le_bytes());
             }
-            Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr if !self.random.one_in(4) => {
-                let value = self.random.bits() as u32 & 0xffff;
+            Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => {
+                // Bit 17 is AMD's misaligned-exception mask, reserved elsewhere.
+                let reserved = if self.random.one_in(4) { 0xfffd_0000 } else { 0 };
+                let value = self.random.bits() as u32 & (0xffff | reserved);
                 self.poke(address, &value.to_le_bytes());
             }
             Mnemonic::Ret | Mnemonic::Jmp | Mnemonic::Call if !is_near_branch(i) => {
@@ -477,9 +486,7 @@ impl Place<'_> {
         for used in accesses {
             for lane in 0..if vsib { 8 } else { 1 } {
                 let Some(mut address) = vectors(used, lane) else { return false };
-                if used.base() == i.memory_base() && used.index() == i.memory_index() {
-                    address = address.wrapping_add(self.bit_offset());
-                }
+                address = address.wrapping_add(self.bit_offset());
                 if self.bits == 32 {
                     address &= 0xffff_ffff;
                 }
