@@ -1,18 +1,28 @@
 //! The map from guest physical addresses to host memory.
 
+use std::fmt::Debug;
 use std::io;
 use std::ptr::{copy_nonoverlapping, write_bytes};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, Weak};
 
 use crate::Mapping;
 
 /// Size in bytes of the pages that flags are kept for.
 pub const PAGE_SIZE: u64 = 4096;
-/// Page flag: some virtual processor holds code translated from this page.
-pub const PAGE_CODE: u8 = 1 << 0;
-/// Page flag: some virtual processor may write to this page without asking.
-pub const PAGE_WRITTEN: u8 = 1 << 1;
+/// How many processors may hold translated code of one machine's memory.
+pub const MAX_HOLDERS: usize = 64;
+
+/// One who keeps code translated from guest memory: a virtual processor's engine.
+pub trait CodeHolder: Send + Sync + Debug {
+    /// Bytes `[start, end)` of a page that the holder has code of were written to.
+    fn code_written(&self, start: u64, end: u64);
+    /// The holder is to clear its bit in [`Region::writers`] of this page and to ask from then on.
+    fn withdraw_write(&self, page: u64);
+    /// Whether the holder may be writing to pages right now. One that may not answers
+    /// [`CodeHolder::withdraw_write`] before it writes again.
+    fn may_write(&self) -> bool;
+}
 
 /// What a guest may do with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +43,8 @@ pub struct Region {
     /// RAM or ROM.
     pub kind: RegionKind,
     mapping: Mapping,
-    flags: Box<[AtomicU8]>,
+    holders: PageBits,
+    writers: PageBits,
 }
 
 impl Region {
@@ -43,9 +54,31 @@ impl Region {
         self.mapping.as_ptr().wrapping_add((gpa - self.start) as usize)
     }
 
-    /// The flag byte of the page that holds `gpa`.
-    pub fn page_flags(&self, gpa: u64) -> &AtomicU8 {
-        &self.flags[((gpa - self.start) / PAGE_SIZE) as usize]
+    /// Which holders have code translated from the page of `gpa`, a bit each.
+    pub fn holders(&self, gpa: u64) -> &AtomicU64 {
+        self.holders.of((gpa - self.start) / PAGE_SIZE)
+    }
+
+    /// Which holders may write to the page of `gpa` without asking, a bit each.
+    pub fn writers(&self, gpa: u64) -> &AtomicU64 {
+        self.writers.of((gpa - self.start) / PAGE_SIZE)
+    }
+}
+
+/// A word of bits for each page of a region, committed lazily.
+#[derive(Debug)]
+struct PageBits(Mapping);
+
+impl PageBits {
+    fn new(pages: u64) -> io::Result<Self> {
+        Ok(Self(Mapping::new(pages as usize * size_of::<AtomicU64>())?))
+    }
+
+    fn of(&self, page: u64) -> &AtomicU64 {
+        let offset = page as usize * size_of::<AtomicU64>();
+        assert!(offset < self.0.size());
+        // SAFETY: the word lies in the mapping, is aligned, and is only ever accessed atomically.
+        unsafe { &*self.0.as_ptr().add(offset).cast::<AtomicU64>() }
     }
 }
 
@@ -76,6 +109,9 @@ pub enum MemoryError {
         /// Size in bytes.
         size: u64,
     },
+    /// The machine has as many processors as its memory can tell apart.
+    #[error("guest memory is shared by {MAX_HOLDERS} processors already")]
+    TooManyHolders,
     /// The host has no memory for the region.
     #[error("the host can't map {size:#x} bytes for the guest")]
     Host {
@@ -91,8 +127,7 @@ pub enum MemoryError {
 pub struct GuestMemory {
     regions: RwLock<Arc<Vec<Arc<Region>>>>,
     generation: AtomicU64,
-    code_writes: RwLock<Vec<(u64, u64)>>,
-    code_write_count: AtomicU64,
+    holders: RwLock<Vec<Weak<dyn CodeHolder>>>,
 }
 
 impl GuestMemory {
@@ -114,14 +149,14 @@ impl GuestMemory {
         if regions.iter().any(|r| start < r.start + r.size && r.start < end) {
             return Err(MemoryError::Overlap { start, size });
         }
-        let mapping = usize::try_from(size)
-            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
-            .and_then(Mapping::new)
-            .map_err(|source| MemoryError::Host { size, source })?;
-        let pages = (size / PAGE_SIZE) as usize;
-        let flags = std::iter::repeat_with(|| AtomicU8::new(0)).take(pages).collect();
+        let host = |source| MemoryError::Host { size, source };
+        let bytes = usize::try_from(size)
+            .map_err(|_| host(io::Error::from(io::ErrorKind::OutOfMemory)))?;
+        let mapping = Mapping::new(bytes).map_err(host)?;
+        let bits = || PageBits::new(size / PAGE_SIZE).map_err(host);
+        let (holders, writers) = (bits()?, bits()?);
         let mut next = Vec::clone(&regions);
-        next.push(Arc::new(Region { start, size, kind, mapping, flags }));
+        next.push(Arc::new(Region { start, size, kind, mapping, holders, writers }));
         next.sort_by_key(|r| r.start);
         *regions = Arc::new(next);
         self.generation.fetch_add(1, Ordering::Release);
@@ -206,28 +241,42 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Queues the invalidation of translated code in pages that a device wrote to.
     fn note_write(&self, region: &Region, start: u64, size: u64) {
         let mut page = start & !(PAGE_SIZE - 1);
         while page < start + size {
-            if region.page_flags(page).load(Ordering::SeqCst) & PAGE_CODE != 0 {
-                let mut queue = self.code_writes.write().unwrap_or_else(|e| e.into_inner());
-                queue.push((start.max(page), (start + size).min(page + PAGE_SIZE)));
-                self.code_write_count.fetch_add(1, Ordering::SeqCst);
-            }
+            let end = (start + size).min(page + PAGE_SIZE);
+            self.tell(region.holders(page).load(Ordering::SeqCst), start.max(page), end);
             page += PAGE_SIZE;
         }
     }
 
-    /// How many writes by devices have hit pages with translated code so far.
-    pub fn code_write_count(&self) -> u64 {
-        self.code_write_count.load(Ordering::SeqCst)
+    /// Makes `holder` known; returns its bit number in [`Region::holders`].
+    ///
+    /// # Errors
+    /// [`MemoryError::TooManyHolders`].
+    pub fn add_holder(&self, holder: Weak<dyn CodeHolder>) -> Result<u32, MemoryError> {
+        let mut holders = self.holders.write().unwrap_or_else(|e| e.into_inner());
+        if holders.len() == MAX_HOLDERS {
+            return Err(MemoryError::TooManyHolders);
+        }
+        holders.push(holder);
+        Ok(holders.len() as u32 - 1)
     }
 
-    /// The ranges `[start, end)` of those writes from number `since` on.
-    pub fn code_writes_since(&self, since: u64) -> Vec<(u64, u64)> {
-        let queue = self.code_writes.read().unwrap_or_else(|e| e.into_inner());
-        queue.get(since as usize..).unwrap_or_default().to_vec()
+    /// The holder with a bit number, if it still exists.
+    pub fn holder(&self, bit: u32) -> Option<Arc<dyn CodeHolder>> {
+        let holders = self.holders.read().unwrap_or_else(|e| e.into_inner());
+        holders.get(bit as usize)?.upgrade()
+    }
+
+    /// Tells the holders in `bits` that `[start, end)`, within a page, was written to.
+    pub fn tell(&self, mut bits: u64, start: u64, end: u64) {
+        while bits != 0 {
+            if let Some(holder) = self.holder(bits.trailing_zeros()) {
+                holder.code_written(start, end);
+            }
+            bits &= bits - 1;
+        }
     }
 }
 
@@ -290,13 +339,41 @@ mod tests {
         assert!(matches!(map(!0xfff, 0x2000), Err(MemoryError::Overlap { .. })));
     }
 
+    #[derive(Debug, Default)]
+    struct Notes(std::sync::Mutex<Vec<(u64, u64)>>);
+
+    impl CodeHolder for Notes {
+        fn code_written(&self, start: u64, end: u64) {
+            self.0.lock().unwrap().push((start, end));
+        }
+        fn withdraw_write(&self, _: u64) {}
+        fn may_write(&self) -> bool {
+            false
+        }
+    }
+
     #[test]
-    fn writes_to_code_pages_are_queued() {
+    fn holders_of_code_hear_of_writes_to_their_pages() {
         let memory = two_regions();
+        let notes = [Arc::new(Notes::default()), Arc::new(Notes::default())];
+        let weak = |i: usize| Arc::downgrade(&notes[i]) as Weak<dyn CodeHolder>;
+        assert_eq!(memory.add_holder(weak(0)).unwrap(), 0);
+        assert_eq!(memory.add_holder(weak(1)).unwrap(), 1);
         memory.write(0x1000, &[1]).unwrap();
-        assert_eq!(memory.code_write_count(), 0);
-        memory.region(0x1000).unwrap().page_flags(0x1000).store(PAGE_CODE, Ordering::SeqCst);
+        memory.region(0x1000).unwrap().holders(0x1000).store(0b10, Ordering::SeqCst);
         memory.write(0xffe, &[1; 8]).unwrap();
-        assert_eq!(memory.code_writes_since(0), vec![(0x1000, 0x1006)]);
+        assert!(notes[0].0.lock().unwrap().is_empty());
+        assert_eq!(*notes[1].0.lock().unwrap(), [(0x1000, 0x1006)]);
+    }
+
+    #[test]
+    fn a_machine_has_a_limited_number_of_holders() {
+        let memory = two_regions();
+        let notes = Arc::new(Notes::default());
+        for _ in 0..MAX_HOLDERS {
+            memory.add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>).unwrap();
+        }
+        let one_more = memory.add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>);
+        assert!(matches!(one_more, Err(MemoryError::TooManyHolders)));
     }
 }

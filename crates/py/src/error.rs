@@ -57,6 +57,7 @@ impl Failure {
             Self::Memory(MemoryError::Unaligned { .. }) => "unaligned",
             Self::Memory(MemoryError::Overlap { .. }) => "overlap",
             Self::Memory(MemoryError::Unmapped { .. }) => "unmapped",
+            Self::Memory(MemoryError::TooManyHolders) => "bad_argument",
             Self::Memory(MemoryError::Host { .. }) => "out_of_memory",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::BadArgument(_) => "bad_argument",

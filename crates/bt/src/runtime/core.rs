@@ -1,15 +1,16 @@
 //! The dispatcher: finds or makes translated code, runs it, and does what it could not.
 
 use std::arch::asm;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
 
 use iced_x86::Instruction;
 use ringfence_engine::{Clock, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
-use ringfence_memory::PAGE_CODE;
+use ringfence_memory::{CodeHolder, MemoryError};
 use ringfence_x86::flags;
 
 use super::kick::Kicker;
+use super::mailbox::{Mailbox, Request};
 use super::signals::Registration;
 use super::stubs::Stubs;
 use crate::cache::{BlockId, Cache, Key};
@@ -72,6 +73,9 @@ pub struct Core {
     translator: Translator,
     stubs: Stubs,
     kicker: Arc<Kicker>,
+    mailbox: Arc<Mailbox>,
+    /// This processor's bit in the words of guest memory.
+    bit: u64,
     id: u32,
     /// Mode that the branch targets of each class were entered for.
     target_modes: [Mode; 2],
@@ -83,7 +87,6 @@ pub struct Core {
     incomplete: Option<Incomplete>,
     /// An NMI waits until the handler of the previous one has returned.
     nmi_pending: bool,
-    code_writes_seen: u64,
     recent: [u64; RECENT],
     recent_next: usize,
     _registration: Registration,
@@ -128,13 +131,21 @@ impl Core {
         let context = Arc::new(ContextBox::new(cache.miss()));
         let cpuid = Arc::new(CpuidModel::new(vcpus, clock.tsc_hz()));
         let translator = Translator::new(&cpuid);
-        let phys = Phys::new(memory);
+        let kicker = Arc::new(Kicker::new(Arc::clone(&context)));
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(&kicker)));
+        let holder: Weak<dyn CodeHolder> = Arc::<Mailbox>::downgrade(&mailbox);
+        let bit = memory
+            .add_holder(holder)
+            .map_err(|error: MemoryError| EngineError::Internal(error.to_string()))?;
+        let (bit, phys) = (1 << bit, Phys::new(memory));
         // SAFETY: the world lives in the same structure as the context's owner.
-        let world = unsafe { World::new(id, context.as_ptr(), phys, devices, clock, cpuid) };
+        let world = unsafe { World::new(id, context.as_ptr(), phys, devices, clock, cpuid, bit) };
         let registration = Registration::new(cache.range(), stubs.native_fault as u64)
             .ok_or_else(|| EngineError::Internal("too many processors in one process".into()))?;
         Ok(Box::new(Self {
-            kicker: Arc::new(Kicker::new(Arc::clone(&context))),
+            kicker,
+            mailbox,
+            bit,
             context,
             world,
             cache,
@@ -147,7 +158,6 @@ impl Core {
             answering: None,
             incomplete: None,
             nmi_pending: false,
-            code_writes_seen: 0,
             recent: [0; RECENT],
             recent_next: 0,
             _registration: registration,
@@ -186,6 +196,13 @@ impl Core {
         if let Some(exit) = self.answering.take() {
             self.world.complete(exit, completion);
         }
+        self.mailbox.set_running(true);
+        let result = self.run_until_exit();
+        self.mailbox.set_running(false);
+        result
+    }
+
+    fn run_until_exit(&mut self) -> Result<Exit, EngineError> {
         loop {
             if let Some(exit) = self.prepare()? {
                 return Ok(self.leave(exit));
@@ -213,6 +230,7 @@ impl Core {
 
     /// Finishes what is half done, then looks at requests, events and interrupts.
     fn prepare(&mut self) -> Result<Option<Exit>, EngineError> {
+        self.answer_requests();
         let cpu = self.cpu();
         match self.incomplete.take() {
             None => {}
@@ -240,7 +258,6 @@ impl Core {
                     VcpuEvent::Nmi => self.nmi_pending = true,
                 }
             }
-            self.device_writes();
         }
         let waits = self.world.devices.interrupt_pending(self.id);
         context.interrupt_waits = u32::from(waits);
@@ -292,7 +309,9 @@ impl Core {
         let cpu = self.cpu();
         if cpu.halted || self.world.devices.waits_for_startup(self.id) {
             self.statistics.halts += 1;
+            self.mailbox.set_running(false);
             self.kicker.wait();
+            self.mailbox.set_running(true);
             return Ok(Next::Continue);
         }
         let mode = Mode::of(cpu);
@@ -371,31 +390,70 @@ impl Core {
         if !self.cache.has_room() {
             self.drop_everything();
         }
+        let spills = linear & 0xfff > 0xff0;
+        let after = (linear | 0xfff).wrapping_add(1);
+        let next = spills.then(|| Translator::locate(cpu, &self.world.phys, after)).flatten();
+        for gpa in [Some(physical), next.map(|(gpa, _)| gpa)].into_iter().flatten() {
+            self.protect(gpa);
+        }
+        let phys = &self.world.phys;
         let made = self.translator.translate(
             &mut self.cache,
             &self.stubs,
             cpu,
-            &self.world.phys,
+            phys,
             key,
             indirect,
         );
         match made {
             Ok(id) => {
                 self.statistics.blocks += 1;
-                self.protect(id);
                 Some((id, global))
             }
             Err(Refusal::Fetch) => None,
         }
     }
 
-    /// Makes stores to the pages of a new block visible.
-    fn protect(&mut self, id: BlockId) {
-        let block = &self.cache.blocks[id as usize];
-        for gpa in [Some(block.key.physical), block.second_page].into_iter().flatten() {
-            let Some(place) = self.world.phys.place(gpa) else { continue };
-            if place.flags.load(Ordering::SeqCst) & PAGE_CODE == 0 {
-                self.world.tlb.protect(self.context(), &self.world.phys, gpa);
+    /// Makes stores to the page of `gpa`, from which code is to be translated, known.
+    fn protect(&mut self, gpa: u64) {
+        let Some(place) = self.world.phys.place(gpa) else { return };
+        if place.holders.fetch_or(self.bit, Ordering::SeqCst) & self.bit != 0 {
+            return;
+        }
+        let page = gpa & !0xfff;
+        let writers = place.writers.load(Ordering::SeqCst);
+        if writers & self.bit != 0 {
+            place.writers.fetch_and(!self.bit, Ordering::SeqCst);
+            self.world.tlb.protect(self.context(), place.host as u64);
+        }
+        let mut others = writers & !self.bit;
+        while others != 0 {
+            let number = others.trailing_zeros();
+            others &= others - 1;
+            let Some(holder) = self.world.phys.memory().holder(number) else { continue };
+            holder.withdraw_write(page);
+            let still = |core: &Self| {
+                let writers = core.world.phys.place(page).map(|p| p.writers);
+                writers.is_some_and(|w| w.load(Ordering::SeqCst) & 1 << number != 0)
+            };
+            // Two processors may wait for each other: each answers meanwhile.
+            while still(self) && holder.may_write() {
+                self.answer_requests();
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Does what other processors and devices asked for.
+    fn answer_requests(&mut self) {
+        for request in self.mailbox.take() {
+            match request {
+                Request::Written(start, end) => self.invalidate(start, end),
+                Request::Withdraw(page) => {
+                    let Some(place) = self.world.phys.place(page) else { continue };
+                    self.world.tlb.protect(self.context(), place.host as u64);
+                    place.writers.fetch_and(!self.bit, Ordering::SeqCst);
+                }
             }
         }
     }
@@ -564,6 +622,12 @@ impl Core {
         while let Some((start, end)) = self.world.pending.code_writes.pop() {
             self.statistics.code_writes += 1;
             self.invalidate(start, end);
+            if let Some(place) = self.world.phys.place(start) {
+                let others = place.holders.load(Ordering::SeqCst) & !self.bit;
+                if others != 0 {
+                    self.world.phys.memory().tell(others, start, end);
+                }
+            }
         }
     }
 
@@ -579,19 +643,7 @@ impl Core {
     fn unprotect(&mut self) {
         while let Some(page) = self.cache.emptied.pop() {
             if let Some(place) = self.world.phys.place(page << 12) {
-                place.flags.fetch_and(!PAGE_CODE, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// Takes note of device writes to pages with translated code.
-    fn device_writes(&mut self) {
-        let count = self.world.phys.memory().code_write_count();
-        if count != self.code_writes_seen {
-            let ranges = self.world.phys.memory().code_writes_since(self.code_writes_seen);
-            self.code_writes_seen = count;
-            for (start, end) in ranges {
-                self.invalidate(start, end);
+                place.holders.fetch_and(!self.bit, Ordering::SeqCst);
             }
         }
     }

@@ -6,8 +6,6 @@
 
 use std::sync::atomic::Ordering;
 
-use ringfence_memory::PAGE_CODE;
-
 use super::core::Core;
 use crate::context::{Context, TlbEntry};
 use crate::frontend::meta;
@@ -73,7 +71,7 @@ fn translate(
         return None;
     }
     let place = world.phys.place(translation.gpa)?;
-    if write && (!place.ram || place.flags.load(Ordering::SeqCst) & PAGE_CODE != 0) {
+    if write && (!place.ram || place.holders.load(Ordering::SeqCst) != 0) {
         return None;
     }
     world.tlb.fill(context, class, linear, &translation, &place);

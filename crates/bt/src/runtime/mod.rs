@@ -3,5 +3,6 @@
 pub mod core;
 pub mod helpers;
 pub mod kick;
+pub mod mailbox;
 pub mod signals;
 pub mod stubs;

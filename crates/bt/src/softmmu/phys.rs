@@ -1,7 +1,7 @@
 //! Guest physical memory as one virtual processor sees it: a snapshot of the map.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ringfence_memory::{GuestMemory, Region, RegionKind};
 
@@ -12,8 +12,10 @@ pub struct Place<'a> {
     pub host: *mut u8,
     /// Writes are allowed.
     pub ram: bool,
-    /// Flags of the page, shared by all processors.
-    pub flags: &'a AtomicU8,
+    /// Processors with code translated from the page.
+    pub holders: &'a AtomicU64,
+    /// Processors that may write to the page without asking.
+    pub writers: &'a AtomicU64,
 }
 
 /// The regions of guest memory, refreshed when the map changes.
@@ -52,7 +54,8 @@ impl Phys {
         Some(Place {
             host: region.host(gpa),
             ram: region.kind == RegionKind::Ram,
-            flags: region.page_flags(gpa),
+            holders: region.holders(gpa),
+            writers: region.writers(gpa),
         })
     }
 

@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::Ordering;
 
-use ringfence_memory::{PAGE_CODE, PAGE_WRITTEN};
-
-use super::phys::{Phys, Place};
+use super::phys::Place;
 use super::walk::Translation;
 use crate::cache::FastHasher;
 use crate::context::{Context, StackEntry, TLB_SIZE, TlbEntry};
@@ -14,17 +12,19 @@ use crate::context::{Context, StackEntry, TLB_SIZE, TlbEntry};
 /// Book-keeping of one processor's TLB; the entries are in its [`Context`].
 #[derive(Debug)]
 pub struct Tlb {
+    bit: u64,
     /// Indices of entries that were filled since they were last flushed, by class.
     log: [Vec<u16>; 2],
     /// 2 MiB ranges of linear addresses in which a large page was seen.
     large: HashSet<u64, BuildHasherDefault<FastHasher>>,
 }
 
-impl Default for Tlb {
-    fn default() -> Self {
+impl Tlb {
+    /// The TLB of the processor whose bit in the words of guest memory is `bit`.
+    pub fn new(bit: u64) -> Self {
         // The log never grows: an index is in it once. So filling allocates nothing.
         let log = || Vec::with_capacity(TLB_SIZE);
-        Self { log: [log(), log()], large: HashSet::default() }
+        Self { bit, log: [log(), log()], large: HashSet::default() }
     }
 }
 
@@ -54,10 +54,12 @@ impl Tlb {
         let global = if translation.global { TlbEntry::GLOBAL } else { 0 };
         let mut tag_write = TlbEntry::miss(index);
         if translation.writable && place.ram {
-            if place.flags.load(Ordering::SeqCst) & PAGE_WRITTEN == 0 {
-                place.flags.fetch_or(PAGE_WRITTEN, Ordering::SeqCst);
+            // First the right to write, then the look for code: a translator does it the other
+            // way round, so one of the two sees the other.
+            if place.writers.load(Ordering::SeqCst) & self.bit == 0 {
+                place.writers.fetch_or(self.bit, Ordering::SeqCst);
             }
-            if place.flags.load(Ordering::SeqCst) & PAGE_CODE == 0 {
+            if place.holders.load(Ordering::SeqCst) == 0 {
                 tag_write = page;
             }
         }
@@ -113,14 +115,9 @@ impl Tlb {
         }
     }
 
-    /// Takes away the right to write to a physical page freely, as code is translated from it.
-    pub fn protect(&mut self, context: &mut Context, phys: &Phys, gpa: u64) {
-        let Some(place) = phys.place(gpa) else { return };
-        let before = place.flags.fetch_or(PAGE_CODE, Ordering::SeqCst);
-        if before & PAGE_WRITTEN == 0 {
-            return;
-        }
-        let host = place.host as u64 & !0xfff;
+    /// Takes away the right to write freely to the physical page that is at `host`.
+    pub fn protect(&mut self, context: &mut Context, host: u64) {
+        let host = host & !0xfff;
         for class in 0..2 {
             if context.stack[class].host == host {
                 context.reset_stack(class);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ringfence_engine::{Clock, Exit, LocalDevices};
-use ringfence_memory::PAGE_CODE;
 
 use super::phys::Phys;
 use super::tlb::Tlb;
@@ -63,7 +62,8 @@ pub struct World {
 unsafe impl Send for World {}
 
 impl World {
-    /// The world of processor `id` whose TLB is in `context`.
+    /// The world of processor `id` whose TLB is in `context`, and whose bit in the words of guest
+    /// memory is `bit`.
     ///
     /// # Safety
     /// `context` must stay valid for as long as the world is used.
@@ -74,11 +74,12 @@ impl World {
         devices: Arc<dyn LocalDevices>,
         clock: Arc<Clock>,
         cpuid: Arc<CpuidModel>,
+        bit: u64,
     ) -> Self {
         Self {
             context,
             phys,
-            tlb: Tlb::default(),
+            tlb: Tlb::new(bit),
             devices,
             cpuid,
             pending: Pending::default(),
@@ -148,7 +149,7 @@ impl World {
         // SAFETY: valid by the contract of `new`; no other reference to the TLB lives here.
         let context = unsafe { &mut *self.context };
         self.tlb.fill(context, class, linear, &translation, &place);
-        if write && place.flags.load(Ordering::SeqCst) & PAGE_CODE != 0 {
+        if write && place.holders.load(Ordering::SeqCst) != 0 {
             self.pending.code_writes.push((translation.gpa, translation.gpa + size as u64));
         }
         Ok(Ok(place.host))
