@@ -17,7 +17,17 @@
 export PATH=/usr/local/bin:/usr/bin:/bin:/sbin HOME=/root TERM=linux
 spool=/run/ringfence
 
+# Job control, so that what runs in the background keeps SIGINT and SIGQUIT. It wants a terminal of
+# one's own: the control line, where no key is a signal.
+served=$1
+if [ -n "$served" ]; then
+	exec <&6 6<&-
+elif stty -echo -isig -icrnl -ixon -opost </dev/ttyS1 2>/dev/null; then
+	exec setsid -c "$0" served 6<&0 3<>/dev/ttyS1 <&3
+fi
+
 mount -a
+[ -n "$served" ] && set -m # wants /dev/tty
 echo ringfence >/proc/sys/kernel/hostname
 read -r cmdline </proc/cmdline
 
@@ -52,7 +62,8 @@ answer() {
 run() {
 	cd /root
 	base64 -d "$spool/$1.parts" >"$spool/$1.sh"
-	setsid sh "$spool/$1.sh" </dev/null >&4 2>&5 3>&- 4>&- 5>&-
+	# In parentheses, so that what this shell says of a script's end is not the script's output.
+	(exec setsid sh "$spool/$1.sh" </dev/null >&4 2>&5 3>&- 4>&- 5>&-)
 	answer "$1" $?
 }
 
@@ -89,10 +100,8 @@ console() {
 
 # Line by line: the signal of a child's end must find the reader between two lines, never within.
 # Without a control line there is nobody to serve: any other machine gets the shell.
-if ! stty -echo -isig -icrnl -ixon -opost </dev/ttyS1 2>/dev/null; then
-	console
-fi
-exec 3<>/dev/ttyS1 4<>$spool/stdout 5<>$spool/stderr
+[ -n "$served" ] || console
+exec 4<>$spool/stdout 5<>$spool/stderr
 echo 'RINGFENCE-AGENT 1 READY' >&3
 
 # Requests wait in the line's buffer until this is done.
@@ -118,7 +127,7 @@ while :; do
 		RUN)
 			busy=1
 			trap ended CHLD
-			run "$nonce" &
+			run "$nonce" 2>/dev/null &
 			running="$running $nonce $!"
 			busy=
 			[ -n "$pending" ] && ended
