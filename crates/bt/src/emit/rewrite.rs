@@ -85,7 +85,7 @@ fn parse(bytes: &[u8], bits: u32, has_modrm: bool) -> Option<Parts<'_>> {
         i += 1;
     }
     let first = *bytes.get(i)?;
-    let vex_allowed = bits == 64 || bytes.get(i + 1)? & 0xc0 == 0xc0;
+    let vex_allowed = bits == 64 || bytes.get(i + 1).is_some_and(|b| b & 0xc0 == 0xc0);
     let start = match first {
         0xc5 if vex_allowed => {
             parts.vector = bytes.get(i..i + 2)?;
@@ -146,6 +146,18 @@ pub fn rewrite(
 ) -> Option<*mut u8> {
     let parts = parse(bytes, bits, has_modrm)?;
     let here = asm.here();
+    if let ([opcode @ 0x40..=0x4f], 32, []) = (parts.opcode, bits, parts.vector) {
+        // INC and DEC with the register in the opcode are REX prefixes in 64-bit code.
+        let register = fields.opcode.unwrap_or(opcode & 7);
+        if parts.operand_size {
+            asm.byte(0x66);
+        }
+        if register >= 8 {
+            asm.byte(0x41);
+        }
+        asm.bytes(&[0xff, 0xc0 | opcode & 8 | register & 7]);
+        return Some(here);
+    }
     let modrm = parts.modrm.unwrap_or(0);
     let (rm_low, rm_high) = match fields.rm {
         Rm::Keep => (modrm & 7, None),

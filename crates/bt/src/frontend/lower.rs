@@ -417,18 +417,11 @@ impl<'a> Lower<'a> {
 
     /// 32-bit code without memory operands whose bytes mean something else in 64-bit code.
     fn legacy_bytes(&mut self, decoded: &Decoded) {
-        let bytes = decoded.bytes();
-        let prefixed = usize::from(bytes[0] == 0x66);
-        match bytes.get(prefixed) {
-            Some(&opcode @ 0x40..=0x4f) => {
-                if prefixed == 1 {
-                    self.hot.byte(0x66);
-                }
-                // INC and DEC with the register in the opcode are REX prefixes now.
-                let extension = if opcode < 0x48 { 0xc0 } else { 0xc8 };
-                self.hot.bytes(&[0xff, extension | opcode & 7]);
-            }
-            _ => self.hot.bytes(bytes),
+        use iced_x86::Code::{Dec_r16, Dec_r32, Inc_r16, Inc_r32};
+        if matches!(decoded.instruction.code(), Inc_r16 | Inc_r32 | Dec_r16 | Dec_r32) {
+            let _ = rewrite(self.hot, decoded.bytes(), 32, false, Fields::default());
+        } else {
+            self.hot.bytes(decoded.bytes());
         }
         self.flags_written(decoded);
     }

@@ -2,7 +2,7 @@
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    RflagsBits,
+    Register, RflagsBits,
 };
 
 use super::classify::{CodeInfo, Kind, info};
@@ -314,6 +314,9 @@ impl Translator {
         };
         let mut bytes = [0; 15];
         bytes[..code.len()].copy_from_slice(code);
+        if mode.bits() == 32 {
+            respell(&instruction, &mut bytes[..code.len()]);
+        }
         let mut modified = instruction.rflags_modified() as u8 & ALL_FLAGS;
         let (mut reads, mut kills) = (instruction.rflags_read() as u8 & ALL_FLAGS, modified);
         if matches!(kind, Kind::Interpret | Kind::PushFlags | Kind::Syscall) {
@@ -379,7 +382,8 @@ impl Translator {
             || instruction.memory_index().is_gpr16()
             || mode.bits() == 32 && instruction.memory_displ_size() == 2;
         let segment = instruction.memory_segment();
-        narrow || segment.is_segment_register() && mode.checked(segment.number())
+        // Code segments can't be written.
+        mode.bits() == 32 && segment == Register::CS || narrow || segment.is_segment_register() && mode.checked(segment.number())
     }
 
     /// Computes which flags are live after each instruction.
@@ -446,6 +450,27 @@ impl Translator {
             return live;
         }
         live
+    }
+}
+
+/// Rewrites encodings of 32-bit code that mean something else in 64-bit code.
+fn respell(instruction: &Instruction, bytes: &mut [u8]) {
+    use iced_x86::Mnemonic as M;
+    let prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    if let Some(opcode) = bytes.iter_mut().find(|b| !prefix(b))
+        && *opcode == 0x82
+    {
+        *opcode = 0x80;
+    }
+    let register_immediate = matches!(
+        instruction.mnemonic(),
+        M::Vblendvps | M::Vblendvpd | M::Vpblendvb
+    );
+    if let Some(last) = bytes.last_mut()
+        && register_immediate
+    {
+        // Bit 7 is ignored, but would name registers 8 to 15.
+        *last &= 0x7f;
     }
 }
 
