@@ -2,7 +2,8 @@
 //!
 //! `RINGFENCE_DIFF_CASES` sets the number of cases, `RINGFENCE_DIFF_SEED` the seed; the seed in
 //! use is printed. A failure prints the instruction, its inputs and what differs, of each kind one,
-//! up to `RINGFENCE_DIFF_SHOWN` kinds.
+//! up to `RINGFENCE_DIFF_SHOWN` kinds. `RINGFENCE_DIFF_TRACE=1` prints each case before it runs, for
+//! one that ends the process.
 
 mod common;
 
@@ -131,6 +132,7 @@ fn check(bits: u32, cases: u64, salt: u64) {
     let mut host = Host(native);
     let mut generator = Generator::new(seed ^ salt, bits, true, &allowed);
     println!("{} instruction codes", generator.code_count());
+    let trace = number("RINGFENCE_DIFF_TRACE", 0) != 0;
     let shown = number("RINGFENCE_DIFF_SHOWN", 10) as usize;
     let mut failures = Failures { shown, ..Failures::default() };
     let mut done = 0;
@@ -153,6 +155,9 @@ fn check(bits: u32, cases: u64, salt: u64) {
         translated.write_code(CODE, &code);
         interpreted.write_code(CODE, &code);
         for case in &batch {
+            if trace {
+                eprintln!("{}", describe(case));
+            }
             let expected = host.run(case, &image);
             vectors[usize::from(expected.0.vector) & 31] += 1;
             one(&mut failures, &mut translated, &mut interpreted, case, &image, &expected);

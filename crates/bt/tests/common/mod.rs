@@ -48,6 +48,7 @@ pub trait Machine {
 /// The whole engine.
 pub struct Translated {
     pub vcpu: BtVcpu,
+    bits: u32,
     memory: Arc<GuestMemory>,
     mock: Arc<Mock>,
 }
@@ -65,7 +66,7 @@ impl Translated {
         vcpu.set_registers(&guest::start_registers());
         let exit = vcpu.run(0).expect("the guest starts");
         assert_eq!((exit, mock.take()), (Exit::Interrupted, Some(3)));
-        Self { vcpu, memory, mock }
+        Self { vcpu, bits, memory, mock }
     }
 
     pub fn begin(&mut self, state: &State, ring: Ring) {
@@ -94,10 +95,14 @@ impl Machine for Translated {
 
     fn run(&mut self, state: &State, ring: Ring) -> Result<Outcome, String> {
         self.begin(state, ring);
-        let exit = self.vcpu.run(0).map_err(|error| error.to_string())?;
-        match self.mock.take() {
-            Some(vector) if exit == Exit::Interrupted => Ok(self.outcome(vector)),
-            reported => Err(format!("left with {exit:?}, vector {reported:?}")),
+        let exit = self.vcpu.run(0);
+        match (self.mock.take(), exit) {
+            (Some(vector), Ok(Exit::Interrupted)) => Ok(self.outcome(vector)),
+            (reported, exit) => {
+                // The next case begins at CPL 0 again.
+                self.vcpu.set_system_registers(&guest::system_registers(self.bits));
+                Err(format!("left with {exit:?}, vector {reported:?}"))
+            }
         }
     }
 }

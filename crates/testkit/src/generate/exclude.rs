@@ -87,7 +87,7 @@ pub fn passes_flags(mnemonic: Mnemonic) -> bool {
     matches!(
         mnemonic,
         Mul | Imul | Div | Idiv | Bsf | Bsr | Tzcnt | Lzcnt | Shl | Sal | Shr | Sar | Shld | Shrd
-            | Bextr | Bzhi
+            | Bextr | Bzhi | Aaa | Aas | Aam | Aad | Daa | Das
     )
 }
 

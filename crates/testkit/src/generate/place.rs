@@ -41,6 +41,14 @@ pub(super) fn adjust(
     if excluded_form(instruction.code()).is_some() {
         return false;
     }
+    if bits == 32 && matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
+        // Null in a 32-bit process: whether #GP comes before other faults is the processor's.
+        return false;
+    }
+    if bits == 32 && matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
+        // The translator clears registers 8 to 15 too, which 32-bit code can't see.
+        return false;
+    }
     let double_shift = matches!(instruction.mnemonic(), Mnemonic::Shld | Mnemonic::Shrd);
     if double_shift
         && instruction.op1_register().size() == 2

@@ -136,10 +136,12 @@ global_asm!(
         lea rsp, [{frame}]
         iretq\n"
     ),
+    // The kernel restores neither NT nor DF as the handler set them.
     ".globl ringfence_testkit_resume
     ringfence_testkit_resume:
-        cld
         mov rsp, qword ptr [{host_rsp}]
+        push 0x202
+        popfq
         xor eax, eax
         mov ds, eax
         mov es, eax
