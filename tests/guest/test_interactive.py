@@ -13,7 +13,7 @@ from support.monitor import RINGFENCE, ringfence
 from support.terminals import PtyProcess
 
 BOOT = 90  # seconds
-PROMPT = rb"# (\x1b\[6n)?$"
+PROMPT = rb"# (\x1b\[\d*[A-Za-z])*$"
 
 
 @pytest.fixture

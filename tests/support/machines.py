@@ -10,6 +10,7 @@ class FakeMachine:
     """Echoes what is typed, says when it is resized or paused, ends at Ctrl-D or ``poweroff``."""
 
     def __init__(self) -> None:
+        self.deaf = 0  # how many Ctrl-D get lost
         self.console = Stream(limit=None)
         self.console.on_input(self._input)
         self.console.write(b"ready\r\n# ")
@@ -31,7 +32,8 @@ class FakeMachine:
     def _input(self) -> None:
         data = self.console.read(1 << 20)
         self.console.write(data)
-        if b"\x04" in data or b"poweroff" in data:
+        self.deaf -= data.count(b"\x04")
+        if (b"\x04" in data and self.deaf < 0) or b"poweroff" in data:
             Thread(target=self.console.close).start()
 
 
@@ -44,6 +46,8 @@ def main() -> int:
     machine = FakeMachine()
     if sys.argv[1:] == ["fail"]:
         machine.resize = lambda rows, columns: 1 / 0  # type: ignore[method-assign]
+    if sys.argv[1:] == ["deaf"]:
+        machine.deaf = 2
     terminal = Terminal(0, 1)
     with deferred() as signals:
         if not sys.stdin.isatty():

@@ -17,7 +17,10 @@ _CHUNK = 64 << 10
 # Bytes that may wait for the guest before we stop reading more, and how often we look again.
 _BACKLOG = 64 << 10
 _RETRY = 0.02  # seconds
-_END_OF_INPUT = b"\x04"  # Ctrl-D
+# Ctrl-D, and how often it is typed, in seconds: an end of input lasts, but a terminal forgets a
+# Ctrl-D that nobody waited for.
+_END_OF_INPUT = b"\x04"
+_END_INTERVAL = 0.25
 
 
 class Console(Protocol):
@@ -105,6 +108,7 @@ def attach_pipe(machine: Machine, input_fd: int, output_fd: int, signals: Deferr
         else:
             # A shell takes Ctrl-D for the end only at the beginning of a line.
             machine.console.send((b"" if last == b"\n" else b"\n") + _END_OF_INPUT)
+            last = b"\n"
         return True
 
     with console_output(machine, lambda data: write_all(output_fd, data)) as pump:
@@ -216,11 +220,14 @@ def _serve(
                     selector.unregister(input_fd)
                 else:
                     selector.register(input_fd, selectors.EVENT_READ)
-            ready = {key.fd for key, _ in selector.select(_RETRY if full else None)}
+            wait = _END_INTERVAL if ended else _RETRY if full else None
+            ready = {key.fd for key, _ in selector.select(wait)}
             if signals.check():
                 resized()
             if pump.done_fd in ready:
                 return True
+            if ended and not ready and not console.pending_input:
+                typed(b"")
             if input_fd in ready:
                 data = _read(input_fd)
                 if not data:

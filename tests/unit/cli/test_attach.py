@@ -90,9 +90,9 @@ def test_alternate_screen_is_left(guest: PtyProcess) -> None:
     guest.expect(rb"\x1b\[\?1049l")
 
 
-def run_piped(data: bytes) -> subprocess.CompletedProcess[bytes]:
+def run_piped(data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, SCRIPT],
+        [sys.executable, SCRIPT, *arguments],
         input=data,
         capture_output=True,
         env={**os.environ, **ENV},
@@ -109,6 +109,10 @@ def test_pipe_is_typed_and_ends_with_ctrl_d(data: bytes, typed: bytes) -> None:
     done = run_piped(data)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"ready\r\n# " + typed
+
+
+def test_end_of_input_lasts() -> None:
+    assert run_piped(b"ls\n", "deaf").stdout.count(b"\x04") == 3
 
 
 def test_a_megabyte_passes_whole() -> None:
