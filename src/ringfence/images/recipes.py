@@ -7,9 +7,10 @@ from ringfence.images import initramfs
 
 # Messages of errors reach the console (loglevel=4), the rest stays in the guest's log. The kernel's
 # self-tests of its ciphers would take a fifth of a boot (cryptomgr.notests).
+# Bounce buffers for DMA, 64 MiB cleared at boot, have no device that needs them.
 APPEND = (
     "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable loglevel=4 "
-    "cryptomgr.notests"
+    "cryptomgr.notests swiotlb=noforce"
 )
 
 
