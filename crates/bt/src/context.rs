@@ -52,18 +52,26 @@ impl TlbEntry {
     }
 }
 
-/// The last page that the stack pointer was used in, readable and writable.
+/// Slots of [`Context::recent`]: one for each general register, and one each for FS and GS.
+pub const RECENT_SLOTS: usize = 18;
+
+/// The page that the last access off some register went to: probed before the TLB, as its place
+/// does not depend on the address.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct StackEntry {
-    /// Linear address of the page, or [`StackEntry::MISS`].
-    pub tag: u64,
-    /// Host address of the page.
-    pub host: u64,
+#[repr(C, align(32))]
+pub struct RecentPage {
+    /// Linear address of the page that was read, or [`RecentPage::MISS`].
+    pub tag_read: u64,
+    /// Its host address.
+    pub host_read: u64,
+    /// Linear address of the page that was written, or [`RecentPage::MISS`].
+    pub tag_write: u64,
+    /// Its host address.
+    pub host_write: u64,
 }
 
-impl StackEntry {
-    /// Not canonical: only a stack pointer that would fault anyway hits it.
+impl RecentPage {
+    /// Not canonical: only an address that would fault anyway hits it.
     pub const MISS: u64 = 1 << 63;
 }
 
@@ -114,14 +122,14 @@ pub struct Context {
     pub owner: u64,
     /// XMM0 to XMM15 over a light helper.
     pub xmm: [Vector; 16],
-    /// Stack pages by privilege class.
-    pub stack: [StackEntry; 2],
+    /// Recent pages by privilege class.
+    pub recent: [[RecentPage; RECENT_SLOTS]; 2],
     /// TLB by privilege class: 0 supervisor, 1 user.
     pub tlb: [[TlbEntry; TLB_SIZE]; 2],
     /// Host addresses of indirect-branch targets by privilege class, for branches that leave the
     /// flags in EFLAGS and for those that leave them in the context.
     pub targets: [[[u64; TARGETS]; 2]; 2],
-    /// What a stack pointer that hits [`StackEntry::MISS`] reads and writes.
+    /// What an address that hits [`RecentPage::MISS`] reads and writes.
     pub garbage: [u8; 4096],
 }
 
@@ -147,9 +155,10 @@ pub const fn tlb(class: usize) -> i32 {
     (offset_of!(Context, tlb) + class * TLB_SIZE * size_of::<TlbEntry>()) as i32
 }
 
-/// Offset of the stack entry of a privilege class.
-pub const fn stack(class: usize) -> i32 {
-    (offset_of!(Context, stack) + class * size_of::<StackEntry>()) as i32
+/// Offset of a recent page of a privilege class.
+pub const fn recent(class: usize, slot: u8) -> i32 {
+    let index = class * RECENT_SLOTS + slot as usize;
+    (offset_of!(Context, recent) + index * size_of::<RecentPage>()) as i32
 }
 
 /// Offset of the branch-target table of a privilege class for flags in EFLAGS or the context.
@@ -185,7 +194,7 @@ impl ContextBox {
                 let tag = TlbEntry::miss(index);
                 *entry = TlbEntry { tag_read: tag, tag_write: tag, host: 0, info: 0 };
             }
-            context.reset_stack(class);
+            context.forget_recent(class);
             context.forget_targets(class, miss);
         }
         this
@@ -237,9 +246,12 @@ impl Context {
         }
     }
 
-    /// Forgets the stack page of a privilege class.
-    pub fn reset_stack(&mut self, class: usize) {
+    /// Forgets the recent pages of a privilege class.
+    pub fn forget_recent(&mut self, class: usize) {
         let host = self.garbage.as_ptr() as u64;
-        self.stack[class] = StackEntry { tag: StackEntry::MISS, host };
+        let (tag_read, tag_write) = (RecentPage::MISS, RecentPage::MISS);
+        let (host_read, host_write) = (host, host);
+        self.recent[class] =
+            [RecentPage { tag_read, host_read, tag_write, host_write }; RECENT_SLOTS];
     }
 }

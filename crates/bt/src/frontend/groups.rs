@@ -61,6 +61,9 @@ pub struct Group {
     pub write: bool,
     /// How many accesses there are.
     pub uses: u8,
+    /// Slot of the recent page to probe first; none where the address comes from a load, as a
+    /// chain of pointers goes to another page each time.
+    pub recent: Option<u8>,
     /// Instruction before which the check is made.
     pub place: u16,
     /// What the base register has been moved by at `place`, in terms of the origin.
@@ -99,6 +102,8 @@ struct Known {
     defined: u16,
     /// First instruction that sees this version with this shift.
     moved: u16,
+    /// The value was loaded from memory in this block, or computed from one that was.
+    loaded: bool,
 }
 
 impl Known {
@@ -186,13 +191,21 @@ impl Groups {
         separate: bool,
     ) -> Option<Access> {
         let i = i as u16;
-        let (versions, shift, defined) = match origin {
-            Origin::Constant => ((0, 0, 0), 0, 0),
-            Origin::Registers { base, index, .. } => {
+        let (versions, shift, defined, recent) = match origin {
+            Origin::Constant => ((0, 0, 0), 0, 0, None),
+            Origin::Registers { base, index, segment } => {
+                let slot = match (segment, base, index) {
+                    (Some(4), ..) => 16,
+                    (Some(_), ..) => 17,
+                    (None, Some(base), _) => base,
+                    (None, None, Some((index, _))) => index,
+                    (None, None, None) => RSP,
+                };
                 let base = base.map_or(Known::default(), |r| known[usize::from(r)]);
                 let index = index.map_or(Known::default(), |(r, _)| known[usize::from(r)]);
                 let defined = base.defined.max(index.moved);
-                ((base.version, index.version, index.shift), base.shift, defined)
+                let recent = (!base.loaded && !index.loaded).then_some(slot);
+                ((base.version, index.version, index.shift), base.shift, defined, recent)
             }
         };
         let at = disp + shift;
@@ -218,8 +231,19 @@ impl Groups {
         }
         let (first, place) = (i, i);
         let uses = 1;
-        let group =
-            Group { origin, versions, low: at, high: end, write, uses, place, shift, first, defined };
+        let group = Group {
+            origin,
+            versions,
+            low: at,
+            high: end,
+            write,
+            uses,
+            recent,
+            place,
+            shift,
+            first,
+            defined,
+        };
         self.groups.push(group);
         Some(Access { group: (self.groups.len() - 1) as u8, at })
     }
@@ -251,7 +275,7 @@ impl Groups {
 }
 
 /// Whether an address is relative to the stack pointer alone.
-pub fn is_stack(origin: Origin) -> bool {
+fn is_stack(origin: Origin) -> bool {
     matches!(origin, Origin::Registers { base: Some(RSP), index: None, segment: None })
 }
 
@@ -303,18 +327,22 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; 16], mode: Mode) {
     let slot = i64::from(mode.bits() / 8);
     let rsp = usize::from(RSP);
     match decoded.kind {
-        Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => known[rsp].shift(-slot, i),
-        Kind::Pop if decoded.written & 1 << RSP == 0 || !pops_rsp(decoded) => {
+        Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => {
+            known[rsp].shift(-slot, i);
+        }
+        Kind::Pop if !pops_rsp(decoded) => {
             let register = decoded.instruction.op0_register().number();
-            renew(&mut known[register], i);
+            renew(&mut known[register], i, false);
             known[rsp].shift(slot, i);
         }
         _ => match constant_move(&decoded.instruction, mode) {
             Some((register, by)) => known[register].shift(by, i),
             None => {
+                let loaded = decoded.loads
+                    || (0..16).any(|n| decoded.used & 1 << n != 0 && known[n].loaded);
                 for (number, register) in known.iter_mut().enumerate() {
                     if decoded.written & 1 << number != 0 {
-                        renew(register, i);
+                        renew(register, i, loaded && number != rsp);
                     }
                 }
             }
@@ -326,9 +354,10 @@ fn pops_rsp(decoded: &Decoded) -> bool {
     decoded.instruction.op0_register().full_register() == Register::RSP
 }
 
-fn renew(register: &mut Known, i: usize) {
+fn renew(register: &mut Known, i: usize, loaded: bool) {
     let next = i as u16 + 1;
-    *register = Known { version: register.version + 1, shift: 0, defined: next, moved: next };
+    let version = register.version + 1;
+    *register = Known { version, shift: 0, defined: next, moved: next, loaded };
 }
 
 /// A register that an instruction moves by a constant, over its whole width.

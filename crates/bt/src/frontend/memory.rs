@@ -4,12 +4,12 @@
 
 use iced_x86::{Instruction, Register};
 
-use super::groups::{Group, Origin, is_stack};
+use super::groups::{Group, Origin};
 use super::lower::{Gpr, Held, Lower, map};
 use super::translate::Decoded;
-use crate::context::{self, TlbEntry, at};
+use crate::context::{self, RecentPage, TlbEntry, at};
 use crate::emit::asm::reg::{R10, R11};
-use crate::emit::asm::{Mem, cc, op, patch};
+use crate::emit::asm::{Asm, Mem, cc, op, patch};
 
 /// A check that may fail, and how its slow path goes on.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +32,8 @@ pub struct Slow {
 enum Recover {
     /// R11 is address xor tag, R10 the offset of the TLB entry.
     Entry { tag: i32 },
-    /// R11 is address xor the stack entry's tag.
-    Stack { tag: i32 },
+    /// R11 is address xor the recent page's tag.
+    Recent { page: i32 },
     /// The address is constant; the operand is at R11 plus its offset in the page.
     Constant { address: u64 },
 }
@@ -41,19 +41,19 @@ enum Recover {
 /// Fields of the helper's argument.
 pub mod meta {
     /// Size of the access in bytes.
-    pub const SIZE: u32 = 0xff;
+    pub const SIZE: u32 = 0x3ff;
     /// The access is a store.
-    pub const WRITE: u32 = 1 << 8;
+    pub const WRITE: u32 = 1 << 10;
     /// Privilege class.
-    pub const CLASS_SHIFT: u32 = 9;
-    /// The stack entry is to be filled.
-    pub const STACK: u32 = 1 << 10;
+    pub const CLASS_SHIFT: u32 = 11;
     /// The access is a window: a failure returns to the code.
-    pub const WINDOW: u32 = 1 << 11;
+    pub const WINDOW: u32 = 1 << 12;
     /// Offset of the guest instruction in its page.
-    pub const OFFSET_SHIFT: u32 = 12;
-    /// Above it, the size of a window in units of 8 bytes.
-    pub const WINDOW_SHIFT: u32 = 24;
+    pub const OFFSET_SHIFT: u32 = 13;
+    /// Above it, the slot of the recent page to fill.
+    pub const RECENT_SHIFT: u32 = 25;
+    /// Slots; this one means none.
+    pub const RECENT: u32 = 31;
     /// What the helper returns when a window can't be accessed as a whole.
     pub const FAILED: u64 = 1;
 }
@@ -149,10 +149,9 @@ impl Lower<'_> {
                 if let Some(segment) = segment {
                     self.add_segment(usize::from(segment));
                 }
-                if is_stack(group.origin) {
-                    self.stack_check(size, write, window);
-                } else {
-                    self.check(size, write, window);
+                match group.recent {
+                    Some(slot) => self.recent_check(slot, size, write, window),
+                    None => self.check(size, write, window),
                 }
             }
         }
@@ -194,20 +193,16 @@ impl Lower<'_> {
             self.clobber_flags(decoded.live_before());
             let base = if leave { 5 } else { 4 };
             self.sum(slot == 8, Some(base), None, if write { -slot } else { 0 });
-            self.stack_check(slot as u32, write, None);
+            self.recent_check(4, slot as u32, write, None);
             self.held = [Held::Nothing; 2];
             (R11, 0)
         })
     }
 
-    fn meta(&self, size: u32, write: bool, window: bool) -> u32 {
+    fn meta(&self, size: u32, write: bool, window: bool, recent: u32) -> u32 {
         let class = (self.mode.class() as u32) << meta::CLASS_SHIFT;
-        let size = if window {
-            size.div_ceil(8) << meta::WINDOW_SHIFT | meta::WINDOW
-        } else {
-            size & meta::SIZE
-        };
-        size | if write { meta::WRITE } else { 0 } | class
+        let size = size | if window { meta::WINDOW } else { 0 };
+        size | if write { meta::WRITE } else { 0 } | class | recent << meta::RECENT_SHIFT
     }
 
     fn defer(&mut self, site: *mut u8, meta: u32, how: Recover, window: Option<u8>) {
@@ -218,37 +213,27 @@ impl Lower<'_> {
 
     /// Checks an access of `size` bytes at the linear address in R11.
     pub(super) fn check(&mut self, size: u32, write: bool, window: Option<u8>) {
+        probe_index(self.hot, self.bmi2);
         let entries = context::tlb(self.mode.class());
         let tag = entries + tag_offset(write);
-        // R10 = offset of the entry: bits 23:12 of the address, times 32.
-        if self.bmi2 {
-            // rorx r10, r11, 7
-            self.hot.bytes(&[0xc4, 0x43, 0xfb, 0xf0, 0xd3, 7]);
-        } else {
-            self.hot.mov(R10, R11);
-            // shr r10, 7
-            self.hot.bytes(&[0x49, 0xc1, 0xea, 7]);
-        }
-        // and r10d, 0x1ffe0
-        self.hot.bytes(&[0x41, 0x81, 0xe2]);
-        self.hot.dword(0x1ffe0);
         self.hot.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
         self.hot.cmp_imm(R11, 4096 - size as i32);
         let site = self.hot.jcc(cc::A, std::ptr::null());
-        let host = entries + std::mem::offset_of!(TlbEntry, host) as i32;
-        self.hot.op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, host));
-        self.defer(site, self.meta(size, write, window.is_some()), Recover::Entry { tag }, window);
+        self.hot.op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, entries + HOST));
+        let meta = self.meta(size, write, window.is_some(), meta::RECENT);
+        self.defer(site, meta, Recover::Entry { tag }, window);
     }
 
-    /// Checks an access of `size` bytes at the stack address in R11.
-    fn stack_check(&mut self, size: u32, write: bool, window: Option<u8>) {
-        let entry = context::stack(self.mode.class());
-        self.hot.op_mem(true, &[op::XOR], R11, Mem::gs(entry));
+    /// Checks an access of `size` bytes at the linear address in R11, off the register whose
+    /// recent page is in `slot`.
+    fn recent_check(&mut self, slot: u8, size: u32, write: bool, window: Option<u8>) {
+        let page = context::recent(self.mode.class(), slot);
+        self.hot.op_mem(true, &[op::XOR], R11, Mem::gs(page + recent_tag(write)));
         self.hot.cmp_imm(R11, 4096 - size as i32);
         let site = self.hot.jcc(cc::A, std::ptr::null());
-        self.hot.op_mem(true, &[op::ADD], R11, Mem::gs(entry + 8));
-        let meta = self.meta(size, write, window.is_some()) | meta::STACK;
-        self.defer(site, meta, Recover::Stack { tag: entry }, window);
+        self.hot.op_mem(true, &[op::ADD], R11, Mem::gs(page + recent_host(write)));
+        let meta = self.meta(size, write, window.is_some(), u32::from(slot));
+        self.defer(site, meta, Recover::Recent { page }, window);
     }
 
     /// Checks an access at a constant address: index and offset are known, and R11 becomes the
@@ -271,8 +256,8 @@ impl Lower<'_> {
         self.hot.op_mem(true, &[0x81], 7, Mem::gs(entry + tag_offset(write)));
         self.hot.dword(page as u32);
         let site = self.hot.jcc(cc::NE, std::ptr::null());
-        self.hot.load(R11, Mem::gs(entry + std::mem::offset_of!(TlbEntry, host) as i32));
-        let meta = self.meta(size, write, window.is_some());
+        self.hot.load(R11, Mem::gs(entry + HOST));
+        let meta = self.meta(size, write, window.is_some(), meta::RECENT);
         self.defer(site, meta, Recover::Constant { address }, window);
         true
     }
@@ -287,13 +272,23 @@ impl Lower<'_> {
                 Recover::Entry { tag } => {
                     self.cold.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
                 }
-                Recover::Stack { tag } => self.cold.op_mem(true, &[op::XOR], R11, Mem::gs(tag)),
+                Recover::Recent { page } => {
+                    let tag = Mem::gs(page + recent_tag(slow.meta & meta::WRITE != 0));
+                    self.cold.op_mem(true, &[op::XOR], R11, tag);
+                }
                 Recover::Constant { address } => self.cold.mov_imm(R11, address),
             }
             let offset = u32::from(slow.offset) << meta::OFFSET_SHIFT;
             self.cold.mov_imm(R10, u64::from(slow.meta | offset));
             self.cold.store_imm32(Mem::gs(at!(exit)), self.id);
-            self.cold.call(self.stubs.memory_miss);
+            self.cold.call(match slow.how {
+                Recover::Recent { .. } => {
+                    let write = usize::from(slow.meta & meta::WRITE != 0);
+                    let slot = slow.meta >> meta::RECENT_SHIFT & meta::RECENT;
+                    self.stubs.recent_miss[self.mode.class()][slot as usize][write]
+                }
+                _ => self.stubs.memory_miss,
+            });
             let failed = slow.window.map(|live| {
                 self.cold.cmp_imm(R11, meta::FAILED as i32);
                 (self.cold.jcc(cc::E, std::ptr::null()), live)
@@ -316,7 +311,35 @@ impl Lower<'_> {
     }
 }
 
-fn tag_offset(write: bool) -> i32 {
+/// Offset of the host address in a TLB entry.
+pub const HOST: i32 = std::mem::offset_of!(TlbEntry, host) as i32;
+
+/// R10 = offset of the TLB entry of the address in R11: its bits 23:12, times 32.
+pub fn probe_index(asm: &mut Asm, bmi2: bool) {
+    if bmi2 {
+        // rorx r10, r11, 7
+        asm.bytes(&[0xc4, 0x43, 0xfb, 0xf0, 0xd3, 7]);
+    } else {
+        asm.mov(R10, R11);
+        // shr r10, 7
+        asm.bytes(&[0x49, 0xc1, 0xea, 7]);
+    }
+    // and r10d, 0x1ffe0
+    asm.bytes(&[0x41, 0x81, 0xe2]);
+    asm.dword(0x1ffe0);
+}
+
+pub fn tag_offset(write: bool) -> i32 {
     let read = std::mem::offset_of!(TlbEntry, tag_read);
     (if write { std::mem::offset_of!(TlbEntry, tag_write) } else { read }) as i32
+}
+
+pub fn recent_tag(write: bool) -> i32 {
+    let read = std::mem::offset_of!(RecentPage, tag_read);
+    (if write { std::mem::offset_of!(RecentPage, tag_write) } else { read }) as i32
+}
+
+pub fn recent_host(write: bool) -> i32 {
+    let read = std::mem::offset_of!(RecentPage, host_read);
+    (if write { std::mem::offset_of!(RecentPage, host_write) } else { read }) as i32
 }

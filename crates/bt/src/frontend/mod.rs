@@ -5,7 +5,7 @@ mod control;
 mod groups;
 mod inline;
 mod lower;
-mod memory;
+pub mod memory;
 pub mod mode;
 pub mod translate;
 

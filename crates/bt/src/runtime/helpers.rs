@@ -29,14 +29,10 @@ pub unsafe extern "sysv64" fn memory_miss(context: *mut Context, linear: u64, me
     let class = (meta >> meta::CLASS_SHIFT & 1) as usize;
     let write = meta & meta::WRITE != 0;
     let window = meta & meta::WINDOW != 0;
-    let size = match window {
-        true => u64::from(meta >> meta::WINDOW_SHIFT) * 8,
-        false => u64::from(meta & meta::SIZE),
-    };
+    let size = u64::from(meta & meta::SIZE);
     if let Some(host) = translate(core, context, class, linear, write, size) {
-        if meta & meta::STACK != 0 {
-            Tlb::fill_stack(context, class, linear);
-        }
+        let slot = (meta >> meta::RECENT_SHIFT & meta::RECENT) as usize;
+        Tlb::fill_recent(context, class, slot, linear);
         return host;
     }
     if window {

@@ -2,9 +2,10 @@
 
 use super::helpers;
 use crate::cache::Cache;
-use crate::context::{at, gpr};
+use crate::context::{self, RECENT_SLOTS, at, gpr};
 use crate::emit::asm::reg::{R9, R10, R11, RAX, RDI, RDX, RSI, RSP};
 use crate::emit::asm::{Asm, Mem, cc, op};
+use crate::frontend::memory::{HOST, meta, probe_index, recent_host, recent_tag, tag_offset};
 use crate::frontend::exit;
 
 /// General registers that live in host registers, as (host, guest) numbers; RAX apart.
@@ -42,6 +43,9 @@ pub struct Stubs {
     pub fpu_load: *const u8,
     /// Translates the address in R11, arguments in R10; returns the host address in R11.
     pub memory_miss: *const u8,
+    /// As `memory_miss`, but looks into the TLB first and makes the page the recent one of its
+    /// slot; by privilege class, slot, and load or store.
+    pub recent_miss: [[[*const u8; 2]; RECENT_SLOTS]; 2],
     /// Where the signal handler resumes after a fault of guest code, its address in R10.
     pub native_fault: *const u8,
 }
@@ -70,6 +74,16 @@ impl Stubs {
         let fpu_load = emit_fpu_load(asm);
         let memory_miss = emit_memory_miss(asm, saved);
 
+        let bmi2 = std::arch::is_x86_feature_detected!("bmi2");
+        let mut recent_miss = [[[std::ptr::null(); 2]; RECENT_SLOTS]; 2];
+        for (class, slots) in recent_miss.iter_mut().enumerate() {
+            for (slot, stubs) in slots.iter_mut().enumerate() {
+                *stubs = [false, true].map(|write| {
+                    emit_recent_miss(asm, memory_miss, class, slot as u8, write, bmi2)
+                });
+            }
+        }
+
         let native_fault = asm.here();
         asm.store(Mem::gs(at!(exit_site)), R10);
         asm.store(Mem::gs(gpr(0)), RAX);
@@ -89,6 +103,7 @@ impl Stubs {
             target_miss_memory_flags,
             fpu_load,
             memory_miss,
+            recent_miss,
             native_fault,
         }
     }
@@ -232,5 +247,60 @@ fn emit_memory_miss(asm: &mut Asm, saved: *const u8) -> *const u8 {
     unsafe { crate::emit::asm::patch(give_up, asm.here()) };
     asm.store_imm32(Mem::gs(at!(exit)), exit::MEMORY);
     asm.jmp(saved);
+    here
+}
+
+/// PUSH and POP of memory.
+fn push_mem(asm: &mut Asm, mem: Mem) {
+    asm.op_mem(false, &[0xff], 6, mem);
+}
+
+fn pop_mem(asm: &mut Asm, mem: Mem) {
+    asm.op_mem(false, &[0x8f], 0, mem);
+}
+
+/// The address is in R11, the arguments in R10. The host's stack stands in for registers.
+fn emit_recent_miss(
+    asm: &mut Asm,
+    memory_miss: *const u8,
+    class: usize,
+    slot: u8,
+    write: bool,
+    bmi2: bool,
+) -> *const u8 {
+    let here = asm.here();
+    let (entries, page) = (context::tlb(class), context::recent(class, slot));
+    let tag = Mem::gs_at(R10, entries + tag_offset(write));
+    push(asm, R10);
+    probe_index(asm, bmi2);
+    asm.op_mem(true, &[op::XOR], R11, tag);
+    push(asm, R10);
+    // R10 = 4096 - size
+    asm.op_mem(false, &[op::LOAD], R10, Mem { base: Some(RSP), disp: 8, ..Mem::default() });
+    // not r10d; and r10d, size mask; add r10d, 4096 - size mask: all that for 4096 - size
+    asm.op_reg(false, 0xf7, 2, R10);
+    asm.op_reg(false, 0x81, 4, R10);
+    asm.dword(meta::SIZE);
+    asm.op_reg(false, 0x81, 0, R10);
+    asm.dword(4096 - meta::SIZE);
+    asm.op_reg(true, op::CMP, R11, R10);
+    pop(asm, R10);
+    let miss = asm.jcc(cc::A, std::ptr::null());
+    asm.op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, entries + HOST));
+    // A page that may be written may be read as well.
+    let kinds: &[bool] = if write { &[false, true] } else { &[false] };
+    for &kind in kinds {
+        push_mem(asm, Mem::gs_at(R10, entries + tag_offset(kind)));
+        pop_mem(asm, Mem::gs(page + recent_tag(kind)));
+        push_mem(asm, Mem::gs_at(R10, entries + HOST));
+        pop_mem(asm, Mem::gs(page + recent_host(kind)));
+    }
+    add_rsp(asm, 8);
+    asm.byte(0xc3);
+    // SAFETY: the site is the branch emitted above.
+    unsafe { crate::emit::asm::patch(miss, asm.here()) };
+    asm.op_mem(true, &[op::XOR], R11, tag);
+    pop(asm, R10);
+    asm.jmp(memory_miss);
     here
 }

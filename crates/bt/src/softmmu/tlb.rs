@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::phys::Place;
 use super::walk::Translation;
 use crate::cache::FastHasher;
-use crate::context::{Context, StackEntry, TLB_SIZE, TlbEntry};
+use crate::context::{Context, TLB_SIZE, TlbEntry};
 
 /// Book-keeping of one processor's TLB; the entries are in its [`Context`].
 #[derive(Debug)]
@@ -68,18 +68,23 @@ impl Tlb {
         context.tlb[class][index] = TlbEntry { tag_read: page, tag_write, host, info };
     }
 
-    /// Makes the page of `linear` the stack page of its class, if it may be written freely.
-    pub fn fill_stack(context: &mut Context, class: usize, linear: u64) {
+    /// Makes the page of `linear`, whose translation was just entered, the recent page of `slot`.
+    pub fn fill_recent(context: &mut Context, class: usize, slot: usize, linear: u64) {
         let entry = context.tlb[class][TlbEntry::index(linear)];
-        if entry.tag_write == linear & !0xfff {
-            context.stack[class] = StackEntry { tag: entry.tag_write, host: entry.host };
+        let page = linear & !0xfff;
+        let Some(recent) = context.recent[class].get_mut(slot) else { return };
+        if entry.tag_read == page {
+            (recent.tag_read, recent.host_read) = (page, entry.host);
+        }
+        if entry.tag_write == page {
+            (recent.tag_write, recent.host_write) = (page, entry.host);
         }
     }
 
     /// Drops all translations, or all that are not global.
     pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
         for class in 0..2 {
-            context.reset_stack(class);
+            context.forget_recent(class);
             let entries = &mut context.tlb[class];
             self.log[class].retain(|&index| {
                 let index = usize::from(index);
@@ -103,7 +108,7 @@ impl Tlb {
         }
         let index = TlbEntry::index(linear);
         for class in 0..2 {
-            context.reset_stack(class);
+            context.forget_recent(class);
             let entry = &mut context.tlb[class][index];
             let page = linear & !0xfff;
             if entry.tag_read == page {
@@ -119,9 +124,7 @@ impl Tlb {
     pub fn protect(&mut self, context: &mut Context, host: u64) {
         let host = host & !0xfff;
         for class in 0..2 {
-            if context.stack[class].host == host {
-                context.reset_stack(class);
-            }
+            context.forget_recent(class);
             for index in 0..TLB_SIZE {
                 let entry = &mut context.tlb[class][index];
                 if entry.host == host {

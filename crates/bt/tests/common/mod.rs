@@ -124,7 +124,7 @@ impl Interpreted {
         let context = ContextBox::new([0; 2]);
         let phys = Phys::new(Arc::clone(&memory));
         // SAFETY: the context lives as long as the world, in the same structure.
-        let world = unsafe { World::new(0, context.as_ptr(), phys, mock.clone(), clock, cpuid) };
+        let world = unsafe { World::new(0, context.as_ptr(), phys, mock.clone(), clock, cpuid, 1) };
         let mut this = Self { world, memory, mock, context };
         set_system_registers(this.cpu(), &guest::system_registers(bits));
         this.memory.write(CODE, &guest::XCR0_CODE).expect("code has memory");
