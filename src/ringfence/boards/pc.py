@@ -1,4 +1,4 @@
-"""A PC as an unmodified operating system expects it, without PCI.
+"""A PC as an unmodified operating system expects it, with nothing on its PCI bus yet.
 
 The interrupt hardware (PICs, PIT with port 61h, local and I/O APICs) is the engine's.
 """
@@ -10,11 +10,12 @@ from typing import NamedTuple
 from ringfence.boards import pc_layout as layout
 from ringfence.bus import CharPort, Clock, Device, Line, MmioBus, PortBus, SharedLine, State
 from ringfence.devices.chipset.acpi_pm import AcpiPm, SmiCommand
-from ringfence.devices.chipset.pci_none import EmptyPciConfig
 from ringfence.devices.chipset.reset import ResetControl, SystemControl
 from ringfence.devices.debug.exit import DebugConsole, DebugExit
 from ringfence.devices.debug.post import PostCodes
 from ringfence.devices.input.i8042 import I8042
+from ringfence.devices.pci.host_bridge import HostBridge
+from ringfence.devices.pci.mechanism import PciConfig
 from ringfence.devices.serial.uart16550 import Uart16550
 from ringfence.devices.timer.rtc import Rtc
 from ringfence.errors import StateError
@@ -84,6 +85,8 @@ class Pc:
         self.pm = AcpiPm(isa(layout.SCI), ends.clock, ends.power_off)
         self.post = PostCodes()
         self.debug = DebugConsole(ends.debug, ends.clock)
+        self.pci = PciConfig()
+        self.pci.add(0, HostBridge())
         self.i8042 = I8042(isa(layout.KEYBOARD_IRQ), ends.reset) if keyboard else None
         below, above = min(memory, layout.LOW_LIMIT), max(memory - layout.LOW_LIMIT, 0)
         placed = [
@@ -98,7 +101,7 @@ class Pc:
             _Placed("system-control", SystemControl(ends.reset), layout.SYSTEM_CONTROL),
             _Placed("reset-control", ResetControl(ends.reset), layout.RESET),
             # The address register is one double word; CF9h within it is the reset register.
-            _Placed("pci-none", EmptyPciConfig(), layout.PCI, ((0, 1), (4, 4))),
+            _Placed("pci-config", self.pci, layout.PCI, ((0, 1), (4, 4))),
             _Placed("debug-exit", DebugExit(ends.debug_exit), layout.DEBUG_EXIT),
             _Placed("debug-console", self.debug, layout.DEBUG_CONSOLE),
         ]

@@ -4,7 +4,16 @@ A device knows offsets, never addresses; it takes time from a :class:`Clock`, ra
 :class:`IrqLine`, and does its I/O through a host end that is handed to it.
 """
 
-from ringfence.bus.contracts import ByteWriter, CharPort, Clock, Device, IrqLine, Stateful, Timer
+from ringfence.bus.contracts import (
+    ByteWriter,
+    CharPort,
+    Clock,
+    Device,
+    IrqLine,
+    PciFunction,
+    Stateful,
+    Timer,
+)
 from ringfence.bus.lines import Line, SharedLine, unconnected
 from ringfence.bus.mmio import MmioBus
 from ringfence.bus.ports import PortBus
@@ -18,6 +27,7 @@ __all__ = [
     "IrqLine",
     "Line",
     "MmioBus",
+    "PciFunction",
     "PortBus",
     "SharedLine",
     "State",

@@ -5,7 +5,16 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from ringfence.bus.state import State
 
-__all__ = ["ByteWriter", "CharPort", "Clock", "Device", "IrqLine", "Stateful", "Timer"]
+__all__ = [
+    "ByteWriter",
+    "CharPort",
+    "Clock",
+    "Device",
+    "IrqLine",
+    "PciFunction",
+    "Stateful",
+    "Timer",
+]
 
 
 class IrqLine(Protocol):
@@ -93,3 +102,16 @@ class ByteWriter(Protocol):
 
     def byte_writer(self, offset: int) -> Callable[[int], None]:
         """What takes a byte written at ``offset``, as ``write(offset, 1, byte)`` would."""
+
+
+class PciFunction(Stateful, Protocol):
+    """A function on a PCI bus, as its configuration space shows it."""
+
+    def reset(self) -> None:
+        """The state after the bus's reset."""
+
+    def config_read(self, offset: int, size: int) -> int:
+        """Reads ``size`` bytes at ``offset`` (0 to FFh), within a double word."""
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        """Writes ``size`` bytes at ``offset`` (0 to FFh), within a double word."""

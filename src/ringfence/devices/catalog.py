@@ -25,7 +25,7 @@ CATALOG: dict[str, Model] = {
     "smi-command": Model("chipset.acpi_pm", "SmiCommand", "SMI command port"),
     "reset-control": Model("chipset.reset", "ResetControl", "reset control register CF9h"),
     "system-control": Model("chipset.reset", "SystemControl", "system control port 92h"),
-    "pci-none": Model("chipset.pci_none", "EmptyPciConfig", "PCI configuration, no devices"),
+    "pci-config": Model("pci.mechanism", "PciConfig", "PCI configuration mechanism #1"),
     "post": Model("debug.post", "PostCodes", "power-on self-test codes, port 80h"),
     "debug-exit": Model("debug.exit", "DebugExit", "port that ends the machine"),
     "debug-console": Model("debug.exit", "DebugConsole", "console at port E9h"),

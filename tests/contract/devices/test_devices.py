@@ -10,8 +10,16 @@ import pytest
 
 from ringfence.bus import Device, PortBus
 from ringfence.devices.catalog import CATALOG, load
+from ringfence.devices.pci.host_bridge import HostBridge
+from ringfence.devices.pci.mechanism import PciConfig
 from ringfence.errors import ConfigError, StateError
 from support.fake_devices import HandClock, Port, Wire
+
+
+def with_bridge(bus: PciConfig) -> PciConfig:
+    bus.add(0, HostBridge())
+    return bus
+
 
 BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "uart16550": lambda model: model(Port(waiting=bytearray(b"input" * 9)), Wire(), HandClock()),
@@ -21,7 +29,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "smi-command": lambda model: model(lambda enabled: None),
     "reset-control": lambda model: model(lambda: None),
     "system-control": lambda model: model(lambda: None),
-    "pci-none": lambda model: model(),
+    "pci-config": lambda model: with_bridge(model()),
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),

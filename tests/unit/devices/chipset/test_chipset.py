@@ -3,7 +3,6 @@
 import pytest
 
 from ringfence.devices.chipset.acpi_pm import PM_TIMER_HZ, AcpiPm, SmiCommand
-from ringfence.devices.chipset.pci_none import EmptyPciConfig
 from ringfence.devices.chipset.reset import ResetControl, SystemControl
 from support.fake_devices import HandClock, Wire
 
@@ -141,16 +140,3 @@ def test_system_control() -> None:
     assert gates == [False, True]
     device.write(0, 1, 3)
     assert resets == [1]
-
-
-def test_pci_has_no_devices() -> None:
-    device = EmptyPciConfig()
-    device.write(0, 4, 0x80000000)
-    assert device.read(0, 4) == 0x80000000
-    device.write(0, 4, 0xFFFFFFFF)
-    assert device.read(0, 4) == 0x80FFFFFC, "reserved bits"
-    for size in (1, 2, 4):
-        assert device.read(4, size) == 2 ** (8 * size) - 1
-    device.write(0, 1, 0)
-    assert device.read(0, 4) == 0x80FFFFFC, "bytes are not the mechanism's"
-    assert device.read(0, 1) == 0xFF
