@@ -171,20 +171,20 @@ fn no_execute_and_smep() {
 #[test]
 fn reserved_bits_fault_at_every_level() {
     let mut m = Machine::new(1);
-    let read = |m: &mut Machine| m.exec(|a| a.mov(rax, qword_ptr(PAGE)));
+    let read = |m: &mut Machine| m.exec(|a| a.mov(rax, qword_ptr(SPARE)));
     let code = P | ex::PF_RESERVED;
-    m.map(PAGE, PAGE | RW | 1 << 51);
-    read(&mut m).page_fault(code, PAGE);
-    m.map(PAGE, PAGE | RW);
-    let entry = m.read64(directory_entry_of(PAGE));
+    m.map(SPARE, SPARE | RW | 1 << 51);
+    read(&mut m).page_fault(code, SPARE);
+    m.map(SPARE, SPARE | RW);
+    let entry = m.read64(directory_entry_of(SPARE));
     // Bit 13 of an entry that maps 2 MiB.
-    m.write64(directory_entry_of(PAGE), 0x20_0000 | RW | paging::PS | 1 << 13);
+    m.write64(directory_entry_of(SPARE), SPARE | RW | paging::PS | 1 << 13);
     m.reset();
-    read(&mut m).page_fault(code, PAGE);
-    m.write64(directory_entry_of(PAGE), entry | 1 << 51);
+    read(&mut m).page_fault(code, SPARE);
+    m.write64(directory_entry_of(SPARE), entry | 1 << 51);
     m.reset();
-    read(&mut m).page_fault(code, PAGE);
-    m.write64(directory_entry_of(PAGE), entry);
+    read(&mut m).page_fault(code, SPARE);
+    m.write64(directory_entry_of(SPARE), entry);
     // PS in the top-level table.
     let top = m.read64(pml4_entry(1));
     m.write64(pml4_entry(1), DIRECTORY | URW | paging::PS);
@@ -195,9 +195,9 @@ fn reserved_bits_fault_at_every_level() {
     .page_fault(code, 1 << 39);
     m.write64(pml4_entry(1), top);
     // An absent page is just absent, whatever else its entry holds.
-    m.map(PAGE, !paging::P);
+    m.map(SPARE, !paging::P);
     m.reset();
-    read(&mut m).page_fault(0, PAGE);
+    read(&mut m).page_fault(0, SPARE);
 }
 
 #[test]

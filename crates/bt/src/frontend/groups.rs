@@ -61,8 +61,8 @@ pub struct Group {
     pub write: bool,
     /// How many accesses there are.
     pub uses: u8,
-    /// Slot of the recent page to probe first; none where the address comes from a load, as a
-    /// chain of pointers goes to another page each time.
+    /// Slot of the recent page to probe first; none where the address was computed or loaded just
+    /// before, as hashes and chains of pointers go to another page each time.
     pub recent: Option<u8>,
     /// Instruction before which the check is made.
     pub place: u16,
@@ -102,8 +102,6 @@ struct Known {
     defined: u16,
     /// First instruction that sees this version with this shift.
     moved: u16,
-    /// The value was loaded from memory in this block, or computed from one that was.
-    loaded: bool,
 }
 
 impl Known {
@@ -204,7 +202,8 @@ impl Groups {
                 let base = base.map_or(Known::default(), |r| known[usize::from(r)]);
                 let index = index.map_or(Known::default(), |(r, _)| known[usize::from(r)]);
                 let defined = base.defined.max(index.moved);
-                let recent = (!base.loaded && !index.loaded).then_some(slot);
+                let steady = slot == RSP || base.version == 0 && index.version == 0;
+                let recent = steady.then_some(slot);
                 ((base.version, index.version, index.shift), base.shift, defined, recent)
             }
         };
@@ -332,17 +331,15 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; 16], mode: Mode) {
         }
         Kind::Pop if !pops_rsp(decoded) => {
             let register = decoded.instruction.op0_register().number();
-            renew(&mut known[register], i, false);
+            renew(&mut known[register], i);
             known[rsp].shift(slot, i);
         }
         _ => match constant_move(&decoded.instruction, mode) {
             Some((register, by)) => known[register].shift(by, i),
             None => {
-                let loaded = decoded.loads
-                    || (0..16).any(|n| decoded.used & 1 << n != 0 && known[n].loaded);
                 for (number, register) in known.iter_mut().enumerate() {
                     if decoded.written & 1 << number != 0 {
-                        renew(register, i, loaded && number != rsp);
+                        renew(register, i);
                     }
                 }
             }
@@ -354,10 +351,10 @@ fn pops_rsp(decoded: &Decoded) -> bool {
     decoded.instruction.op0_register().full_register() == Register::RSP
 }
 
-fn renew(register: &mut Known, i: usize, loaded: bool) {
+fn renew(register: &mut Known, i: usize) {
     let next = i as u16 + 1;
     let version = register.version + 1;
-    *register = Known { version, shift: 0, defined: next, moved: next, loaded };
+    *register = Known { version, shift: 0, defined: next, moved: next };
 }
 
 /// A register that an instruction moves by a constant, over its whole width.

@@ -329,16 +329,19 @@ pub fn probe_index(asm: &mut Asm, bmi2: bool) {
     asm.dword(0x1ffe0);
 }
 
+/// Offset of the tag of loads or stores in a TLB entry.
 pub fn tag_offset(write: bool) -> i32 {
     let read = std::mem::offset_of!(TlbEntry, tag_read);
     (if write { std::mem::offset_of!(TlbEntry, tag_write) } else { read }) as i32
 }
 
+/// Offset of the tag of loads or stores in a recent page.
 pub fn recent_tag(write: bool) -> i32 {
     let read = std::mem::offset_of!(RecentPage, tag_read);
     (if write { std::mem::offset_of!(RecentPage, tag_write) } else { read }) as i32
 }
 
+/// Offset of the host address of loads or stores in a recent page.
 pub fn recent_host(write: bool) -> i32 {
     let read = std::mem::offset_of!(RecentPage, host_read);
     (if write { std::mem::offset_of!(RecentPage, host_write) } else { read }) as i32

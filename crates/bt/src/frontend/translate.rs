@@ -49,10 +49,6 @@ pub struct Decoded {
     pub read: u16,
     /// General registers it may write, by number.
     pub written: u16,
-    /// General registers whose values go into its results.
-    pub used: u16,
-    /// It reads memory.
-    pub loads: bool,
     /// Operands it may write, by index.
     operands_written: u8,
     /// The next instruction of the block is not the one behind it in memory.
@@ -86,12 +82,9 @@ impl Decoded {
                 }
             }
         }
-        self.loads = used.used_memory().iter().any(|m| is_read(m.access()));
         for register in used.used_registers() {
-            if register.register().is_gpr() {
-                let bit = 1 << register.register().full_register().number();
-                self.written |= if is_write(register.access()) { bit } else { 0 };
-                self.used |= if is_read(register.access()) { bit } else { 0 };
+            if register.register().is_gpr() && is_write(register.access()) {
+                self.written |= 1 << register.register().full_register().number();
             }
         }
     }
@@ -361,8 +354,6 @@ impl Translator {
             live_after: 0,
             read: 0,
             written: 0,
-            used: 0,
-            loads: false,
             operands_written: 0,
             jumps: false,
         }
@@ -495,13 +486,6 @@ fn is_write(access: OpAccess) -> bool {
     matches!(
         access,
         OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
-    )
-}
-
-fn is_read(access: OpAccess) -> bool {
-    matches!(
-        access,
-        OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
     )
 }
 

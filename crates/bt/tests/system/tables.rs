@@ -59,10 +59,10 @@ pub const DATA: u64 = 0x30_0000;
 /// Start of what user code may access, and user code.
 pub const USER: u64 = 0x40_0000;
 /// User data.
-pub const USER_DATA_PAGE: u64 = 0x50_0000;
+pub const USER_DATA_PAGE: u64 = 0x60_0000;
 /// Top of the user stack.
 pub const USER_STACK: u64 = 0x58_0000;
-const USER_END: u64 = 0x60_0000;
+const USER_END: u64 = 0x80_0000;
 /// Memory that tests may use as they like.
 pub const SPARE: u64 = 0x80_0000;
 
