@@ -29,7 +29,7 @@ from ringfence.errors import (
 )
 
 if TYPE_CHECKING:
-    from ringfence.chars import Stream
+    from ringfence.chars import Console
     from ringfence.config import MachineConfig
     from ringfence.machine import (
         VM,
@@ -46,6 +46,7 @@ __all__ = [
     "CommandFailed",
     "Completed",
     "ConfigError",
+    "Console",
     "EngineError",
     "ExitReason",
     "GuestError",
@@ -67,20 +68,19 @@ __all__ = [
     "Process",
     "RingfenceError",
     "StateError",
-    "Stream",
 ]
 
 # Loaded when first asked for: a command like ``ringfence image ls`` needs no machine.
 _PLACES = {
     "VM": "machine",
     "Completed": "machine",
+    "Console": "chars",
     "ExitReason": "machine",
     "Machine": "machine",
     "MachineConfig": "config",
     "MachineExit": "machine",
     "MachineState": "machine",
     "Process": "machine",
-    "Stream": "chars",
 }
 
 

@@ -190,6 +190,11 @@ class Stream:
         return self._dropped
 
     @property
+    def unread(self) -> int:
+        """How many bytes of output wait to be read."""
+        return len(self._output)
+
+    @property
     def pending_input(self) -> int:
         """How many bytes wait for the guest to take them."""
         return len(self._input)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from ringfence.chars import Stream
+from ringfence.chars import Console
 from ringfence.config import MachineConfig
 from ringfence.errors import (
     ConfigError,
@@ -269,14 +269,14 @@ class VM:
         return machine.exit if machine and machine.state is MachineState.ENDED else None
 
     @property
-    def console(self) -> Stream:
+    def console(self) -> Console:
         """The console, COM1: kernel messages and, with ``shell``, a shell."""
-        return self._require().console
+        return Console(self._require().console)
 
     @property
-    def debug_console(self) -> Stream:
+    def debug_console(self) -> Console:
         """What the guest writes to port E9h."""
-        return self._require().debug
+        return Console(self._require().debug)
 
     @property
     def machine(self) -> Machine:

@@ -2,7 +2,7 @@
 
 import re
 
-from ringfence.chars import Stream
+from ringfence.chars import Console, Stream
 from ringfence.errors import GuestTimeout
 
 __all__ = ["ConsoleDriver"]
@@ -23,7 +23,11 @@ class ConsoleDriver:
     """
 
     def __init__(
-        self, console: Stream, *, prompt: str | re.Pattern[str] = "# ", timeout: float = 30.0
+        self,
+        console: Console | Stream,
+        *,
+        prompt: str | re.Pattern[str] = "# ",
+        timeout: float = 30.0,
     ) -> None:
         self.console = console
         self.prompt = prompt

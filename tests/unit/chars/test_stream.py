@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ringfence.chars import NullPort, Stream
+from ringfence.chars import Console, NullPort, Stream
 from ringfence.errors import GuestStopped, GuestTimeout
 
 
@@ -128,3 +128,25 @@ def test_null_port() -> None:
     port.write(b"x")
     port.on_input(lambda: None)
     assert port.read(10) == b""
+
+
+def test_console_is_the_hosts_end() -> None:
+    line = Stream()
+    console = Console(line)
+    line.write(b"login: ")
+    assert repr(console) == "<Console 'console' open, 7 bytes to read>"
+    assert console.expect("login: ", 1) == "login: "
+    console.write("root\n")
+    assert console.pending_input == 5
+    assert line.read(10) == b"root\n"
+    heard: list[bytes] = []
+    forget = console.listen(heard.append)
+    line.write(b"# ")
+    forget()
+    assert heard == [b"# "]
+    assert console.read(1) == b"# "
+    assert console.tail() == "login: # "
+    line.close()
+    assert console.closed
+    assert console.receive() == b""
+    assert console.dropped == 0
