@@ -140,6 +140,8 @@ pub fn write_tables(memory: &GuestMemory, vcpus: u32) {
         put(memory, at, 0x0000_8900_0000_0067 | (tss & 0xff_ffff) << 16 | (tss >> 24) << 56);
         put(memory, at + 8, 0);
         put(memory, tss + 4, ENTRY_STACK + vcpu * 0x4000);
+        // The I/O permission bitmap begins behind the limit: no ports for user code.
+        memory.write(tss + 0x66, &0x68u16.to_le_bytes()).expect("tables have memory");
         for stack in 0..7 {
             put(memory, tss + 0x24 + stack * 8, IST + stack * 0x1000 + vcpu * 0x7000);
         }

@@ -76,6 +76,7 @@ pub(super) fn excluded_form(code: Code) -> Option<&'static str> {
         Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D => {
             Some("a NOP on Intel, #UD on AMD")
         }
+        Movsxd_r16_rm16 => Some("reads 16 bits on Intel, 32 on AMD"),
         _ => None,
     }
 }
@@ -104,7 +105,8 @@ pub fn ring_sensitive(code: Code) -> bool {
         || matches!(code.mnemonic(), Push | Pop) && touches_segment(code)
 }
 
-fn touches_segment(code: Code) -> bool {
+/// Names a segment, control or debug register.
+pub(super) fn touches_segment(code: Code) -> bool {
     use iced_x86::OpCodeOperandKind as K;
     let op = code.op_code();
     (0..op.op_count()).any(|i| {

@@ -5,7 +5,7 @@ use iced_x86::{
     UsedMemory,
 };
 
-use super::exclude::excluded_form;
+use super::exclude::{excluded_form, touches_segment};
 use super::SLOT;
 use crate::layout::{ABSENT, AREA, AREA_SIZE, DATA, ISLAND, PAGE, READ_ONLY};
 use crate::random::Random;
@@ -41,8 +41,12 @@ pub(super) fn adjust(
     if excluded_form(instruction.code()).is_some() {
         return false;
     }
-    if bits == 32 && matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
-        // Null in a 32-bit process: whether #GP comes before other faults is the processor's.
+    let prefix = instruction.segment_prefix();
+    if bits == 32
+        && (matches!(prefix, Register::FS | Register::GS)
+            || prefix == Register::CS && instruction.mnemonic() == Mnemonic::Maskmovq)
+    {
+        // Null, or not writable: what comes first, #GP or other effects, is the processor's.
         return false;
     }
     if bits == 32 && matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
@@ -194,6 +198,12 @@ impl Place<'_> {
         if self.instruction.is_invalid() {
             return true;
         }
+        let frame = self.instruction.mnemonic() == Mnemonic::Enter;
+        if self.vector() || frame || touches_segment(self.instruction.code()) {
+            // Processors differ in which vector operands alignment checking covers, and in what
+            // ENTER has written before it; the interpreter does not check pushes of selectors.
+            self.state.rflags &= !(1 << 18);
+        }
         self.implied();
         let vsib = self.vsib();
         let mut address = 0;
@@ -207,6 +217,26 @@ impl Place<'_> {
         }
         self.values(address);
         self.safe(vsib)
+    }
+
+    /// An x87, MMX, SSE or AVX instruction.
+    fn vector(&self) -> bool {
+        use iced_x86::CpuidFeature as F;
+        let integer = [
+            F::INTEL8086,
+            F::INTEL186,
+            F::INTEL286,
+            F::INTEL386,
+            F::INTEL486,
+            F::X64,
+            F::CMOV,
+            F::CX8,
+            F::CMPXCHG16B,
+            F::MOVBE,
+            F::POPCNT,
+            F::ADX,
+        ];
+        !self.instruction.cpuid_features().iter().all(|feature| integer.contains(feature))
     }
 
     fn register(&self, register: Register) -> u64 {

@@ -6,6 +6,7 @@ use crate::state::{MXCSR, State};
 
 /// Flags that a case may begin with, beside the arithmetic ones.
 const DF: u64 = 1 << 10;
+const AC: u64 = 1 << 18;
 const ID: u64 = 1 << 21;
 const ARITHMETIC: u64 = 0x8d5;
 
@@ -31,6 +32,9 @@ pub(super) fn state(random: &mut Random, bits: u32) -> State {
     }
     if random.one_in(16) {
         state.rflags |= ID;
+    }
+    if random.one_in(50) {
+        state.rflags |= AC;
     }
     vector_state(random, &mut state);
     state
