@@ -71,8 +71,9 @@ pub struct RecentPage {
 }
 
 impl RecentPage {
-    /// Not canonical: only an address that would fault anyway hits it.
-    pub const MISS: u64 = 1 << 63;
+    /// Not canonical, and nothing that programs compute: only an address that would fault anyway
+    /// hits it, and it would have to be made for that.
+    pub const MISS: u64 = 0xa6c3_597e_1d84_b000;
 }
 
 /// Place for an XMM register.
