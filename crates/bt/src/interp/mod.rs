@@ -83,6 +83,10 @@ pub fn step<E: Env>(cpu: &mut Cpu, env: &mut E) -> Step {
 
 /// As [`step`] for an instruction that was decoded before; it must be the one at CS:RIP.
 pub fn step_decoded<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Step {
+    if instruction.is_invalid() {
+        // Fetched again: too long is another fault than undefined.
+        return step(cpu, env);
+    }
     let before = Before::of(cpu);
     finish(cpu, env, before, instruction)
 }
