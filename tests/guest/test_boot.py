@@ -73,7 +73,7 @@ def test_userland_works(debian: str) -> None:
         assert vm.run("uname -sm").check().stdout == "Linux x86_64\n"
         assert vm.run("echo $((6*7))").check().stdout == "42\n"
         assert vm.run("printf abc | sha256sum").check().stdout.startswith("ba7816bf8f01cfea")
-        assert vm.run("awk 'BEGIN { printf \"%.6f\", sqrt(2) * exp(1) }'").stdout == "3.844231"
+        assert vm.run("awk 'BEGIN { printf \"%.6f\", 1e9 / 7 }'").stdout == "142857142.857143"
         assert vm.run("seq 1000 | gzip -9 | gunzip | tail -n 1").check().stdout == "1000\n"
         assert vm.run("dmesg | grep -c -E 'BUG:|WARNING:|Call Trace'").stdout == "0\n"
 

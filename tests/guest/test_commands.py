@@ -8,7 +8,7 @@ import pytest
 
 from support.monitor import ringfence, start
 
-EAT_MEMORY = "BEGIN { s = \"x\"; while (1) s = s s }"
+EAT_MEMORY = 'BEGIN { s = "x"; while (1) s = s s }'
 
 
 def test_output_is_the_commands_alone(debian: str) -> None:

@@ -5,12 +5,15 @@ the guest) and terminals that are not a ``tty``.
 """
 
 import os
+import re
+import select
 import signal
 import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 # What a guest's program may have left on: colours, mouse and focus reports, bracketed paste, a
@@ -20,6 +23,11 @@ _RESET = (
 )
 _ENTER_ALTERNATE = b"\x1b[?1049h"
 _LEAVE_ALTERNATE = b"\x1b[?1049l"
+
+# Questions that a terminal answers as if the answer was typed, and how long it may take to, in
+# seconds. Asked just before the end, the answer would reach the user's shell.
+_QUESTIONS = re.compile(rb"\x1b\[(?:\?|>|=)?[0-9;]*[cn]")
+_ANSWER = 0.3
 
 # Ignored by the guard, so that a signal to the whole process group leaves it to do its work.
 _GUARD_IGNORES = (
@@ -46,6 +54,7 @@ class Terminal:
         self.output_fd = output_fd
         self._alternate = False
         self._column_zero = True
+        self._asked = 0.0  # when the guest last asked the terminal something
         self._lock = Lock()  # the guest's output and our notices come from two threads
 
     def size(self) -> tuple[int, int] | None:
@@ -83,11 +92,22 @@ class Terminal:
         finally:
             with suppress(OSError):
                 self._undo()
+                self._await_answer()
             with suppress(termios.error):
                 termios.tcsetattr(self.input_fd, termios.TCSAFLUSH, saved)
             guard.dismiss()
 
+    def _await_answer(self) -> None:
+        """Waits for an answer to the guest's last question, which restoring the modes discards."""
+        while (left := self._asked + _ANSWER - monotonic()) > 0:
+            if not select.select([self.input_fd], [], [], left)[0]:
+                return
+            if _ends_answer(os.read(self.input_fd, 4096)):
+                return
+
     def _write(self, data: bytes) -> None:
+        if _QUESTIONS.search(data):
+            self._asked = monotonic()
         entered = data.rfind(_ENTER_ALTERNATE)
         left = data.rfind(_LEAVE_ALTERNATE)
         if entered != left:
@@ -100,6 +120,11 @@ class Terminal:
             leave = _LEAVE_ALTERNATE if self._alternate else b""
             new_line = b"" if self._column_zero else b"\r\n"
             write_all(self.output_fd, leave + _RESET + new_line)
+
+
+def _ends_answer(data: bytes) -> bool:
+    """Whether keys, or the end of them, were an answer: ``ESC [ ... R``, ``n`` or ``c``."""
+    return not data or data.endswith((b"R", b"n", b"c"))
 
 
 class _Guard:

@@ -3,6 +3,9 @@ import re
 import signal
 import subprocess
 import sys
+import termios
+import time
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +91,19 @@ def test_alternate_screen_is_left(guest: PtyProcess) -> None:
     guest.send(b"\x01x")
     guest.wait()
     guest.expect(rb"\x1b\[\?1049l")
+
+
+def test_answer_to_a_late_question_does_not_reach_the_shell(guest: PtyProcess) -> None:
+    guest.send(b"\x1b[6n")
+    guest.send(b"poweroff")
+    guest.expect(rb"\x1b\[6npoweroff")
+    time.sleep(0.1)
+    guest.send(b"\x1b[24;80R")
+    assert guest.wait() == 0
+    tty.setraw(guest.slave, termios.TCSANOW)
+    os.set_blocking(guest.slave, False)
+    with pytest.raises(BlockingIOError):
+        os.read(guest.slave, 100)
 
 
 def run_piped(data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
