@@ -9,7 +9,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Interpreted, Machine, Translated};
+use common::{Interpreted, Machine, Translated, number};
 use iced_x86::CpuidFeature;
 use ringfence_bt::interp::system::cpuid::CpuidModel;
 use ringfence_testkit::compare::{Rules, describe, differences};
@@ -22,13 +22,6 @@ use ringfence_testkit::{Native, Outcome, Random};
 const AC: u64 = 1 << 18;
 /// Cases whose code is written at once.
 const BATCH: u64 = CODE_SIZE / SLOT;
-
-fn number(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
-        Err(_) => default,
-    }
-}
 
 /// Failures by what failed.
 #[derive(Default)]

@@ -20,6 +20,14 @@ use ringfence_testkit::{Outcome, State};
 /// Instructions after which the interpreter is taken to hang.
 const STEP_LIMIT: usize = 1_000_000;
 
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+        Err(_) => default,
+    }
+}
+
 /// A guest processor that runs cases.
 pub trait Machine {
     /// Its memory.

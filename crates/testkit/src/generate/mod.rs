@@ -3,12 +3,14 @@
 mod encode;
 mod exclude;
 mod place;
+mod sequence;
 mod surround;
 mod values;
 
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FastFormatter, Instruction};
 
 pub use exclude::{EXCLUDED, excluded, passes_flags, ring_sensitive};
+pub use sequence::Program;
 pub use values::fill_data;
 
 use crate::layout::CODE;
