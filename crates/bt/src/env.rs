@@ -1,10 +1,12 @@
 //! What an instruction may ask of the world outside its registers: memory through the MMU, I/O
 //! ports, interrupt hardware, the TLB.
 
+use iced_x86::Code;
 use ringfence_engine::{Exit, LocalDevices};
 use ringfence_x86::exception as ex;
 
 use crate::cpu::Cpu;
+use crate::interp::system::cpuid::Availability;
 
 /// An exception that an instruction raises, before delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +166,10 @@ pub trait Env {
     fn flush(&mut self, cpu: &mut Cpu, what: Flush);
     /// CPUID.
     fn cpuid(&mut self, cpu: &Cpu, leaf: u32, subleaf: u32) -> [u32; 4];
+    /// Whether the guest's processor has an instruction. The default has them all.
+    fn availability(&self, _code: Code) -> Availability {
+        Availability::Present
+    }
     /// The guest's TSC, IA32_TSC_ADJUST included.
     fn tsc(&mut self, cpu: &Cpu) -> u64;
     /// The number of this processor.

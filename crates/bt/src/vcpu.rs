@@ -11,6 +11,7 @@ use ringfence_x86::{cr, flags, msr};
 
 use crate::cpu::{SS, XSAVE_SIZE};
 use crate::env::Env as _;
+use crate::interp::system::cpuid::CpuidModel;
 use crate::runtime::core::Core;
 
 /// Instructions disassembled around RIP for error messages.
@@ -24,7 +25,8 @@ pub struct BtVcpu {
 }
 
 impl BtVcpu {
-    /// Processor `id` of a machine with `vcpus` processors, in its state after power-up.
+    /// Processor `id` of a machine with `vcpus` processors of the host's model, in its state after
+    /// power-up.
     ///
     /// # Errors
     /// [`EngineError`] when the host refuses memory or lacks an instruction set extension.
@@ -35,7 +37,22 @@ impl BtVcpu {
         devices: Arc<dyn LocalDevices>,
         clock: Arc<Clock>,
     ) -> Result<Self, EngineError> {
-        Ok(Self { core: Core::new(id, vcpus, memory, devices, clock)?, id })
+        let model = Arc::new(CpuidModel::new(vcpus, clock.tsc_hz()));
+        Self::with_model(id, model, memory, devices, clock)
+    }
+
+    /// Processor `id` of a machine whose processors are all of `model`.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the host refuses memory or lacks an instruction set extension.
+    pub fn with_model(
+        id: u32,
+        model: Arc<CpuidModel>,
+        memory: Arc<GuestMemory>,
+        devices: Arc<dyn LocalDevices>,
+        clock: Arc<Clock>,
+    ) -> Result<Self, EngineError> {
+        Ok(Self { core: Core::new(id, model, memory, devices, clock)?, id })
     }
 
     /// Disassembly of the instructions that last left translated code, newest last.

@@ -11,7 +11,7 @@ use super::lower::Lower;
 use super::mode::Mode;
 use crate::cache::{Block, BlockId, Cache, Key};
 use crate::cpu::Cpu;
-use crate::interp::system::cpuid::CpuidModel;
+use crate::interp::system::cpuid::{Availability, CpuidModel};
 use crate::runtime::stubs::Stubs;
 use crate::softmmu::phys::Phys;
 use crate::softmmu::walk::{Access, walk};
@@ -124,7 +124,7 @@ struct CodePage {
 impl Translator {
     /// A translator for guests that see `cpuid`.
     pub fn new(cpuid: &CpuidModel) -> Self {
-        let allowed = |code: Code| code.cpuid_features().iter().all(|&f| cpuid.allows(f));
+        let allowed = |code: Code| cpuid.availability(code) == Availability::Present;
         Self {
             hidden: Code::values().map(|code| !allowed(code)).collect(),
             decoded: Vec::with_capacity(MAX_INSTRUCTIONS),

@@ -3,6 +3,8 @@
 use iced_x86::{Code, Instruction, Mnemonic};
 
 use super::{alu, bits, branch, multiply, native, retire, shift, stack, string, system, transfer};
+use super::system::cpuid::Availability;
+use super::system::cpuid::availability::bit_scan;
 use crate::cpu::Cpu;
 use crate::env::{Env, Trap};
 
@@ -13,6 +15,34 @@ use crate::env::{Env, Trap};
 /// for the completed elements of a repeated string instruction.
 #[inline]
 pub fn execute<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Result<(), Trap> {
+    match env.availability(instruction.code()) {
+        Availability::Present => present(cpu, env, instruction),
+        other => unavailable(cpu, env, instruction, other),
+    }
+}
+
+/// Executes what the processor does in place of an instruction that it does not have.
+#[cold]
+fn unavailable<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    instruction: &Instruction,
+    availability: Availability,
+) -> Result<(), Trap> {
+    match (availability, bit_scan(instruction.code())) {
+        (Availability::BitScan, Some(code)) => {
+            let mut scan = *instruction;
+            scan.set_code(code);
+            present(cpu, env, &scan)
+        }
+        (Availability::AbsentIn64Bit, _) if !cpu.mode64() => present(cpu, env, instruction),
+        _ => Err(Trap::UD),
+    }
+}
+
+/// Executes an instruction that the processor has.
+#[inline]
+fn present<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Result<(), Trap> {
     use Mnemonic::*;
     match instruction.mnemonic() {
         Mov if transfer::is_plain_mov(instruction) => transfer::mov(cpu, env, instruction),

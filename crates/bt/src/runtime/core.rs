@@ -111,13 +111,13 @@ enum Next {
 }
 
 impl Core {
-    /// Processor `id` of a machine with `vcpus`.
+    /// Processor `id` of a machine whose processors are of the model `cpuid`.
     ///
     /// # Errors
     /// [`EngineError`] when the host refuses memory or lacks an instruction set extension.
     pub fn new(
         id: u32,
-        vcpus: u32,
+        cpuid: Arc<CpuidModel>,
         memory: Arc<GuestMemory>,
         devices: Arc<dyn LocalDevices>,
         clock: Arc<Clock>,
@@ -129,7 +129,6 @@ impl Core {
         let mut cache = Cache::new()?;
         let stubs = Stubs::emit(&mut cache);
         let context = Arc::new(ContextBox::new(cache.miss()));
-        let cpuid = Arc::new(CpuidModel::new(vcpus, clock.tsc_hz()));
         let translator = Translator::new(&cpuid);
         let kicker = Arc::new(Kicker::new(Arc::clone(&context)));
         let mailbox = Arc::new(Mailbox::new(Arc::clone(&kicker)));

@@ -6,6 +6,7 @@ use std::ptr::copy_nonoverlapping;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use iced_x86::Code;
 use ringfence_engine::{Clock, Exit, LocalDevices};
 
 use super::phys::Phys;
@@ -14,7 +15,7 @@ use super::walk::{Access, walk};
 use crate::context::{Context, TlbEntry};
 use crate::cpu::Cpu;
 use crate::env::{Env, Flush, Privilege, Trap};
-use crate::interp::system::cpuid::CpuidModel;
+use crate::interp::system::cpuid::{Availability, CpuidModel};
 
 /// A device access that the instruction under way has made already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -399,6 +400,10 @@ impl Env for World {
 
     fn cpuid(&mut self, cpu: &Cpu, leaf: u32, subleaf: u32) -> [u32; 4] {
         self.cpuid.get(cpu, self.id, leaf, subleaf)
+    }
+
+    fn availability(&self, code: Code) -> Availability {
+        self.cpuid.availability(code)
     }
 
     fn tsc(&mut self, cpu: &Cpu) -> u64 {

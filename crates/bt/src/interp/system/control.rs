@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, Register};
 use ringfence_x86::{cr, exception as ex};
 
 use super::super::next_rip;
-use super::cpuid::Feature;
+use super::cpuid::{Feature, physical_width};
 use super::descriptor::kind;
 use super::{operand, supervisor_only};
 use crate::cpu::{CS, Cpu};
@@ -33,20 +33,19 @@ const CR4_PAGING: u64 = cr::CR4_PSE
     | cr::CR4_SMAP;
 
 /// CR4 bits that every processor of the model has.
-const CR4_BASE: u64 = cr::CR4_VME
-    | cr::CR4_PVI
-    | cr::CR4_TSD
-    | cr::CR4_DE
-    | cr::CR4_PSE
-    | cr::CR4_PAE
-    | cr::CR4_MCE
-    | cr::CR4_PGE
-    | cr::CR4_PCE
-    | cr::CR4_OSFXSR
-    | cr::CR4_OSXMMEXCPT;
+const CR4_BASE: u64 = cr::CR4_PCE;
 
 /// CR4 bits that a CPUID feature brings.
-const CR4_OFFERED: [(u64, Feature); 7] = [
+const CR4_OFFERED: [(u64, Feature); 16] = [
+    (cr::CR4_VME | cr::CR4_PVI, Feature::VME),
+    (cr::CR4_TSD, Feature::TSC),
+    (cr::CR4_DE, Feature::DE),
+    (cr::CR4_PSE, Feature::PSE),
+    (cr::CR4_PAE, Feature::PAE),
+    (cr::CR4_MCE, Feature::MCE),
+    (cr::CR4_PGE, Feature::PGE),
+    (cr::CR4_OSFXSR, Feature::FXSR),
+    (cr::CR4_OSXMMEXCPT, Feature::SSE),
     (cr::CR4_UMIP, Feature::UMIP),
     (cr::CR4_LA57, Feature::LA57),
     (cr::CR4_FSGSBASE, Feature::FSGSBASE),
@@ -114,7 +113,7 @@ pub fn set_cr3<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Tra
     } else {
         value
     };
-    let width = env.cpuid(cpu, 0x8000_0008, 0)[0] & 0xff;
+    let width = physical_width(cpu, env);
     if cpu.long_mode() && value.checked_shr(width).unwrap_or(0) != 0 {
         return Err(Trap::GP0);
     }
@@ -157,9 +156,16 @@ pub fn set_cr4<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Tra
 /// # Errors
 /// #GP(0) for a value that the architecture forbids.
 pub fn set_efer<E: Env>(cpu: &mut Cpu, env: &mut E, value: u64) -> Result<(), Trap> {
-    let mut allowed = cr::EFER_SCE | cr::EFER_LME | cr::EFER_LMA;
-    if Feature::NX.offered(cpu, env) {
-        allowed |= cr::EFER_NXE;
+    let bits = [
+        (cr::EFER_SCE, Feature::SYSCALL),
+        (cr::EFER_LME | cr::EFER_LMA, Feature::LM),
+        (cr::EFER_NXE, Feature::NX),
+    ];
+    let mut allowed = 0;
+    for (bit, feature) in bits {
+        if value & bit != 0 && feature.offered(cpu, env) {
+            allowed |= bit;
+        }
     }
     if value & !allowed != 0 {
         return Err(Trap::GP0);

@@ -4,7 +4,7 @@ use ringfence_x86::msr;
 use ringfence_x86::paging::is_canonical;
 
 use super::control::set_efer;
-use super::cpuid::Feature;
+use super::cpuid::{Feature, physical_width};
 use super::{operand, supervisor_only};
 use crate::cpu::{Cpu, FS, GS, RAX, RCX, RDX};
 use crate::env::{Env, Trap};
@@ -213,7 +213,7 @@ fn write_other<E: Env>(cpu: &mut Cpu, env: &mut E, index: u32, value: u64) -> Re
         return Ok(());
     }
     if let Some(at) = variable_mtrr(index) {
-        let width = env.cpuid(cpu, 0x8000_0008, 0)[0] & 0xff;
+        let width = physical_width(cpu, env);
         check(value.checked_shr(width).unwrap_or(0) == 0)?;
         let valid = if at % 2 == 0 {
             value & 0xf00 == 0 && is_memory_type(value & 0xff, false)

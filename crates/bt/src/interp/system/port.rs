@@ -176,7 +176,8 @@ fn string<E: Env>(
         }
         set_part(cpu, RCX, width, count - 1);
         env.commit_element();
-        if count > 1 && env.should_yield() {
+        // A single step ends after each element.
+        if count > 1 && (cpu.rflags & flags::TF != 0 || env.should_yield()) {
             return Ok(());
         }
     }

@@ -119,7 +119,11 @@ pub(super) fn extension(features: &FeatureSet, extension: CpuidFeature) -> bool 
 
 /// [`Availability`] of an instruction for a guest that sees `features`.
 pub(super) fn of(features: &FeatureSet, code: Code) -> Availability {
-    if code.cpuid_features().iter().all(|&f| extension(features, f)) {
+    if code
+        .cpuid_features()
+        .iter()
+        .all(|&f| extension(features, f))
+    {
         let lahf = matches!(code, Code::Lahf | Code::Sahf);
         return if lahf && !features.has(Feature::LAHF) {
             Availability::AbsentIn64Bit
@@ -127,7 +131,11 @@ pub(super) fn of(features: &FeatureSet, code: Code) -> Availability {
             Availability::Present
         };
     }
-    if bit_scan(code).is_some() { Availability::BitScan } else { Availability::Absent }
+    if bit_scan(code).is_some() {
+        Availability::BitScan
+    } else {
+        Availability::Absent
+    }
 }
 
 /// BSF for TZCNT and BSR for LZCNT, of the same operand size.

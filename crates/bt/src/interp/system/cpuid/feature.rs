@@ -222,7 +222,19 @@ const NEEDS: &[(Feature, &[Feature])] = {
         (F::GFNI, &[F::SSE2]),
         (F::MMXEXT, &[F::MMX]),
         (F::CMPXCHG16B, &[F::LM, F::CX8]),
-        (F::LM, &[F::PAE, F::PGE, F::MSR, F::CX8, F::CMOV, F::FXSR, F::SSE2, F::SYSCALL]),
+        (
+            F::LM,
+            &[
+                F::PAE,
+                F::PGE,
+                F::MSR,
+                F::CX8,
+                F::CMOV,
+                F::FXSR,
+                F::SSE2,
+                F::SYSCALL,
+            ],
+        ),
         (F::LAHF, &[F::LM]),
         (F::FSGSBASE, &[F::LM]),
         (F::PDPE1GB, &[F::LM]),
@@ -277,13 +289,18 @@ impl Feature {
     /// matter.
     pub fn named(name: &str) -> Option<Self> {
         let wanted = name.to_ascii_lowercase().replace(['-', '.'], "_");
-        let entry = TABLE.iter().find(|(_, names)| names.contains(&wanted.as_str()))?;
+        let entry = TABLE
+            .iter()
+            .find(|(_, names)| names.contains(&wanted.as_str()))?;
         Some(entry.0)
     }
 
     /// Its name in /proc/cpuinfo.
     pub fn name(self) -> &'static str {
-        TABLE.iter().find(|(feature, _)| *feature == self).map_or("?", |(_, names)| names[0])
+        TABLE
+            .iter()
+            .find(|(feature, _)| *feature == self)
+            .map_or("?", |(_, names)| names[0])
     }
 
     /// Every feature that has a name.
@@ -292,7 +309,10 @@ impl Feature {
     }
 
     fn needs(self) -> &'static [Self] {
-        NEEDS.iter().find(|(feature, _)| *feature == self).map_or(&[], |(_, needs)| needs)
+        NEEDS
+            .iter()
+            .find(|(feature, _)| *feature == self)
+            .map_or(&[], |(_, needs)| needs)
     }
 }
 
@@ -365,7 +385,9 @@ impl FeatureSet {
 
     /// The named features in this set that are not in `other`.
     pub fn beyond(&self, other: &Self) -> Vec<Feature> {
-        Feature::all().filter(|&f| self.has(f) && !other.has(f)).collect()
+        Feature::all()
+            .filter(|&f| self.has(f) && !other.has(f))
+            .collect()
     }
 
     /// Adds the bits of `other` that are also in `mask`.

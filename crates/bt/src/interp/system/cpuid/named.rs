@@ -37,7 +37,7 @@ pub struct Named {
     /// `None`: the host's vendor, family and model number, by which a kernel chooses the errata
     /// that it works around.
     pub identity: Option<Identity>,
-    /// Its name in leaves 8000_0002h to 8000_0004h, when the rest of the identity is the host's.
+    /// Highest basic leaf.
     pub max_basic: u32,
     pub features: FeatureSet,
 }
@@ -61,23 +61,67 @@ type F = Feature;
 /// What a virtual machine adds to any processor.
 const MACHINE: &[F] = &[F::HYPERVISOR];
 /// And to one that is not old.
-const TIMERS: &[F] = &[F::X2APIC, F::TSC_DEADLINE, F::TSC_ADJUST, F::ARAT, F::NONSTOP_TSC];
+const TIMERS: &[F] = &[
+    F::X2APIC,
+    F::TSC_DEADLINE,
+    F::TSC_ADJUST,
+    F::ARAT,
+    F::NONSTOP_TSC,
+];
 
 const PENTIUM: &[F] = &[
-    F::FPU, F::VME, F::DE, F::PSE, F::TSC, F::MSR, F::MCE, F::CX8, F::APIC,
+    F::FPU,
+    F::VME,
+    F::DE,
+    F::PSE,
+    F::TSC,
+    F::MSR,
+    F::MCE,
+    F::CX8,
+    F::APIC,
 ];
 const PENTIUM_III: &[F] = &[
-    F::PAE, F::SEP, F::MTRR, F::PGE, F::MCA, F::CMOV, F::PAT, F::PSE36, F::MMX, F::FXSR, F::SSE,
+    F::PAE,
+    F::SEP,
+    F::MTRR,
+    F::PGE,
+    F::MCA,
+    F::CMOV,
+    F::PAT,
+    F::PSE36,
+    F::MMX,
+    F::FXSR,
+    F::SSE,
 ];
 /// What x86-64 adds: with the above the level v1 of the psABI, and NX.
 const LONG: &[F] = &[F::CLFLUSH, F::SSE2, F::SYSCALL, F::NX, F::LM];
 const V2: &[F] = &[
-    F::CMPXCHG16B, F::LAHF, F::POPCNT, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2,
+    F::CMPXCHG16B,
+    F::LAHF,
+    F::POPCNT,
+    F::SSE3,
+    F::SSSE3,
+    F::SSE4_1,
+    F::SSE4_2,
 ];
 const V3: &[F] = &[
-    F::XSAVE, F::AVX, F::AVX2, F::BMI1, F::BMI2, F::F16C, F::FMA, F::LZCNT, F::MOVBE,
+    F::XSAVE,
+    F::AVX,
+    F::AVX2,
+    F::BMI1,
+    F::BMI2,
+    F::F16C,
+    F::FMA,
+    F::LZCNT,
+    F::MOVBE,
 ];
-const V4: &[F] = &[F::AVX512F, F::AVX512BW, F::AVX512CD, F::AVX512DQ, F::AVX512VL];
+const V4: &[F] = &[
+    F::AVX512F,
+    F::AVX512BW,
+    F::AVX512CD,
+    F::AVX512DQ,
+    F::AVX512VL,
+];
 
 const NEHALEM: &[F] = &[F::RDTSCP];
 const WESTMERE: &[F] = &[F::AES, F::PCLMULQDQ];
@@ -88,20 +132,72 @@ const BROADWELL: &[F] = &[F::RDSEED, F::ADX, F::SMAP, F::PREFETCHW];
 const SKYLAKE: &[F] = &[F::CLFLUSHOPT, F::XSAVEC, F::XGETBV1, F::XSAVES];
 const SKYLAKE_SERVER: &[F] = &[F::CLWB, F::PDPE1GB, F::PKU];
 const ICE_LAKE: &[F] = &[
-    F::SHA, F::GFNI, F::VAES, F::VPCLMULQDQ, F::UMIP, F::RDPID, F::FSRM, F::LA57, F::WBNOINVD,
-    F::AVX512IFMA, F::AVX512VBMI, F::AVX512VBMI2, F::AVX512VNNI, F::AVX512BITALG,
-    F::AVX512VPOPCNTDQ, F::ARCH_CAPABILITIES,
+    F::SHA,
+    F::GFNI,
+    F::VAES,
+    F::VPCLMULQDQ,
+    F::UMIP,
+    F::RDPID,
+    F::FSRM,
+    F::LA57,
+    F::WBNOINVD,
+    F::AVX512IFMA,
+    F::AVX512VBMI,
+    F::AVX512VBMI2,
+    F::AVX512VNNI,
+    F::AVX512BITALG,
+    F::AVX512VPOPCNTDQ,
+    F::ARCH_CAPABILITIES,
 ];
 const ZEN: &[F] = &[
-    F::RDTSCP, F::AES, F::PCLMULQDQ, F::XSAVEOPT, F::XSAVEC, F::XGETBV1, F::XSAVES, F::RDRAND,
-    F::RDSEED, F::ADX, F::SHA, F::CLFLUSHOPT, F::FSGSBASE, F::SMEP, F::SMAP, F::PDPE1GB,
-    F::MMXEXT, F::SSE4A, F::MISALIGNSSE, F::PREFETCHW,
+    F::RDTSCP,
+    F::AES,
+    F::PCLMULQDQ,
+    F::XSAVEOPT,
+    F::XSAVEC,
+    F::XGETBV1,
+    F::XSAVES,
+    F::RDRAND,
+    F::RDSEED,
+    F::ADX,
+    F::SHA,
+    F::CLFLUSHOPT,
+    F::FSGSBASE,
+    F::SMEP,
+    F::SMAP,
+    F::PDPE1GB,
+    F::MMXEXT,
+    F::SSE4A,
+    F::MISALIGNSSE,
+    F::PREFETCHW,
 ];
-const ZEN2: &[F] = &[F::CLWB, F::UMIP, F::RDPID, F::CLZERO, F::WBNOINVD, F::XSAVEERPTR];
-const ZEN3: &[F] = &[F::PCID, F::INVPCID, F::ERMS, F::FSRM, F::VAES, F::VPCLMULQDQ, F::PKU];
+const ZEN2: &[F] = &[
+    F::CLWB,
+    F::UMIP,
+    F::RDPID,
+    F::CLZERO,
+    F::WBNOINVD,
+    F::XSAVEERPTR,
+];
+const ZEN3: &[F] = &[
+    F::PCID,
+    F::INVPCID,
+    F::ERMS,
+    F::FSRM,
+    F::VAES,
+    F::VPCLMULQDQ,
+    F::PKU,
+];
 const ZEN4: &[F] = &[
-    F::GFNI, F::LA57, F::AVX512IFMA, F::AVX512VBMI, F::AVX512VBMI2, F::AVX512VNNI,
-    F::AVX512BITALG, F::AVX512VPOPCNTDQ, F::AVX512BF16,
+    F::GFNI,
+    F::LA57,
+    F::AVX512IFMA,
+    F::AVX512VBMI,
+    F::AVX512VBMI2,
+    F::AVX512VNNI,
+    F::AVX512BITALG,
+    F::AVX512VPOPCNTDQ,
+    F::AVX512BF16,
 ];
 
 /// Leaf 2 of processors that describe their caches in leaf 4.
@@ -113,11 +209,24 @@ const fn identity(vendor: Vendor, numbers: [u32; 3], brand: &'static str) -> Opt
         Vendor::Intel => LEAF2_SEE_LEAF4,
         Vendor::Amd => [0; 4],
     };
-    Some(Identity { vendor, family, model, stepping, brand, leaf2, extended: true })
+    Some(Identity {
+        vendor,
+        family,
+        model,
+        stepping,
+        brand,
+        leaf2,
+        extended: true,
+    })
 }
 
 const fn level(names: &'static [&'static str], features: FeatureSet) -> Named {
-    Named { names, identity: None, max_basic: MAX_BASIC, features }
+    Named {
+        names,
+        identity: None,
+        max_basic: MAX_BASIC,
+        features,
+    }
 }
 
 const fn intel(
@@ -128,7 +237,12 @@ const fn intel(
     features: FeatureSet,
 ) -> Named {
     let identity = identity(Vendor::Intel, [6, model, stepping], brand);
-    Named { names, identity, max_basic: MAX_BASIC, features }
+    Named {
+        names,
+        identity,
+        max_basic: MAX_BASIC,
+        features,
+    }
 }
 
 const fn amd(
@@ -138,7 +252,12 @@ const fn amd(
     features: FeatureSet,
 ) -> Named {
     let identity = identity(Vendor::Amd, numbers, brand);
-    Named { names, identity, max_basic: MAX_BASIC, features }
+    Named {
+        names,
+        identity,
+        max_basic: MAX_BASIC,
+        features,
+    }
 }
 
 const fn of_1990s(
@@ -150,9 +269,21 @@ const fn of_1990s(
 ) -> Named {
     let [family, model, stepping] = numbers;
     let vendor = Vendor::Intel;
-    let identity =
-        Identity { vendor, family, model, stepping, brand: "", leaf2, extended: false };
-    Named { names, identity: Some(identity), max_basic, features }
+    let identity = Identity {
+        vendor,
+        family,
+        model,
+        stepping,
+        brand: "",
+        leaf2,
+        extended: false,
+    };
+    Named {
+        names,
+        identity: Some(identity),
+        max_basic,
+        features,
+    }
 }
 
 const fn set(groups: &[&[F]]) -> FeatureSet {
@@ -161,11 +292,29 @@ const fn set(groups: &[&[F]]) -> FeatureSet {
 
 /// All named models; `host` and `max` are not among them.
 pub const MODELS: &[Named] = &[
-    level(&["x86-64-v1", "x86-64"], set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG])),
-    level(&["x86-64-v2"], set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2])),
-    level(&["x86-64-v3"], set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3])),
-    level(&["x86-64-v4"], set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, V4])),
-    of_1990s(&["pentium"], [5, 2, 12], 1, [0; 4], set(&[MACHINE, PENTIUM])),
+    level(
+        &["x86-64-v1", "x86-64"],
+        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG]),
+    ),
+    level(
+        &["x86-64-v2"],
+        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2]),
+    ),
+    level(
+        &["x86-64-v3"],
+        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3]),
+    ),
+    level(
+        &["x86-64-v4"],
+        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, V4]),
+    ),
+    of_1990s(
+        &["pentium"],
+        [5, 2, 12],
+        1,
+        [0; 4],
+        set(&[MACHINE, PENTIUM]),
+    ),
     of_1990s(
         &["pentium3"],
         [6, 8, 3],
@@ -185,7 +334,16 @@ pub const MODELS: &[Named] = &[
         44,
         1,
         "Intel Xeon E56xx (Westmere)",
-        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, NEHALEM, WESTMERE]),
+        set(&[
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            NEHALEM,
+            WESTMERE,
+        ]),
     ),
     intel(
         &["SandyBridge"],
@@ -193,7 +351,15 @@ pub const MODELS: &[Named] = &[
         1,
         "Intel Xeon E312xx (Sandy Bridge)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, NEHALEM, WESTMERE, SANDY_BRIDGE,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
         ]),
     ),
     intel(
@@ -202,7 +368,15 @@ pub const MODELS: &[Named] = &[
         9,
         "Intel Xeon E3-12xx v2 (Ivy Bridge)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, NEHALEM, WESTMERE, SANDY_BRIDGE,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
             IVY_BRIDGE,
         ]),
     ),
@@ -212,8 +386,18 @@ pub const MODELS: &[Named] = &[
         4,
         "Intel Core (Haswell)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, NEHALEM, WESTMERE, SANDY_BRIDGE,
-            IVY_BRIDGE, HASWELL,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
+            IVY_BRIDGE,
+            HASWELL,
         ]),
     ),
     intel(
@@ -222,8 +406,19 @@ pub const MODELS: &[Named] = &[
         2,
         "Intel Core (Broadwell)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, NEHALEM, WESTMERE, SANDY_BRIDGE,
-            IVY_BRIDGE, HASWELL, BROADWELL,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
+            IVY_BRIDGE,
+            HASWELL,
+            BROADWELL,
         ]),
     ),
     intel(
@@ -232,8 +427,20 @@ pub const MODELS: &[Named] = &[
         3,
         "Intel Core (Skylake)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, NEHALEM, WESTMERE, SANDY_BRIDGE,
-            IVY_BRIDGE, HASWELL, BROADWELL, SKYLAKE,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
+            IVY_BRIDGE,
+            HASWELL,
+            BROADWELL,
+            SKYLAKE,
         ]),
     ),
     intel(
@@ -242,8 +449,22 @@ pub const MODELS: &[Named] = &[
         4,
         "Intel Xeon (Skylake)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, V4, NEHALEM, WESTMERE,
-            SANDY_BRIDGE, IVY_BRIDGE, HASWELL, BROADWELL, SKYLAKE, SKYLAKE_SERVER,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            V4,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
+            IVY_BRIDGE,
+            HASWELL,
+            BROADWELL,
+            SKYLAKE,
+            SKYLAKE_SERVER,
         ]),
     ),
     intel(
@@ -252,8 +473,23 @@ pub const MODELS: &[Named] = &[
         0,
         "Intel Xeon (Ice Lake)",
         set(&[
-            MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, V4, NEHALEM, WESTMERE,
-            SANDY_BRIDGE, IVY_BRIDGE, HASWELL, BROADWELL, SKYLAKE, SKYLAKE_SERVER, ICE_LAKE,
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            V4,
+            NEHALEM,
+            WESTMERE,
+            SANDY_BRIDGE,
+            IVY_BRIDGE,
+            HASWELL,
+            BROADWELL,
+            SKYLAKE,
+            SKYLAKE_SERVER,
+            ICE_LAKE,
         ]),
     ),
     amd(
@@ -266,18 +502,52 @@ pub const MODELS: &[Named] = &[
         &["EPYC-Rome"],
         [0x17, 49, 0],
         "AMD EPYC (Rome)",
-        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, ZEN, ZEN2]),
+        set(&[
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            ZEN,
+            ZEN2,
+        ]),
     ),
     amd(
         &["EPYC-Milan"],
         [0x19, 1, 1],
         "AMD EPYC (Milan)",
-        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, ZEN, ZEN2, ZEN3]),
+        set(&[
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            ZEN,
+            ZEN2,
+            ZEN3,
+        ]),
     ),
     amd(
         &["EPYC-Genoa"],
         [0x19, 17, 0],
         "AMD EPYC (Genoa)",
-        set(&[MACHINE, TIMERS, PENTIUM, PENTIUM_III, LONG, V2, V3, V4, ZEN, ZEN2, ZEN3, ZEN4]),
+        set(&[
+            MACHINE,
+            TIMERS,
+            PENTIUM,
+            PENTIUM_III,
+            LONG,
+            V2,
+            V3,
+            V4,
+            ZEN,
+            ZEN2,
+            ZEN3,
+            ZEN4,
+        ]),
     ),
 ];

@@ -44,7 +44,11 @@ pub enum CpuModelError {
 }
 
 fn names(features: impl IntoIterator<Item = Feature>) -> String {
-    features.into_iter().map(Feature::name).collect::<Vec<_>>().join(", ")
+    features
+        .into_iter()
+        .map(Feature::name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Names of all models.
@@ -66,7 +70,12 @@ pub struct CpuSpec {
 impl CpuSpec {
     /// The host's processor.
     pub fn host() -> Self {
-        Self { name: "host".to_owned(), base: None, plus: Vec::new(), minus: Vec::new() }
+        Self {
+            name: "host".to_owned(),
+            base: None,
+            plus: Vec::new(),
+            minus: Vec::new(),
+        }
     }
 
     /// Reads `model,+feature,-feature`; the case of names does not matter.
@@ -83,7 +92,11 @@ impl CpuSpec {
             let found = MODELS.iter().find(|model| model.names.iter().any(same));
             Some(found.ok_or_else(|| CpuModelError::UnknownModel(name.to_owned()))?)
         };
-        let mut spec = Self { name: name.to_owned(), base, ..Self::host() };
+        let mut spec = Self {
+            name: name.to_owned(),
+            base,
+            ..Self::host()
+        };
         for part in parts {
             let (list, name) = if let Some(name) = part.strip_prefix('+') {
                 (&mut spec.plus, name)
@@ -122,7 +135,10 @@ impl CpuSpec {
         if let Some(feature) = self.plus.iter().find(|&&feature| !wanted.has(feature)) {
             let without: Vec<_> = self.minus.iter().map(|feature| feature.name()).collect();
             let without = without.join(" or -");
-            return Err(CpuModelError::Contradiction { feature: feature.name(), without });
+            return Err(CpuModelError::Contradiction {
+                feature: feature.name(),
+                without,
+            });
         }
         let missing = wanted.beyond(offered);
         if missing.is_empty() {
@@ -142,7 +158,12 @@ impl CpuSpec {
 pub fn runnable(offered: &FeatureSet) -> Vec<&'static str> {
     let runs = |name: &&str| {
         let base = MODELS.iter().find(|model| model.names.contains(name));
-        CpuSpec { base, ..CpuSpec::host() }.features(offered).is_ok()
+        CpuSpec {
+            base,
+            ..CpuSpec::host()
+        }
+        .features(offered)
+        .is_ok()
     };
     models().into_iter().filter(runs).collect()
 }

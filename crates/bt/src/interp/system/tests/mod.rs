@@ -11,12 +11,12 @@ mod task;
 mod transfer;
 mod xsave;
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Code, Decoder, DecoderOptions};
 use proptest::prelude::ProptestConfig;
 use ringfence_engine::{DescriptorTable, LocalDevices, NoLocalDevices, Segment, SegmentAttributes};
 use ringfence_x86::{cr, flags};
 
-use super::cpuid::CpuidModel;
+use super::cpuid::{Availability, CpuidModel};
 use crate::cpu::{CS, Cpu, RSP, SS};
 use crate::env::{Env, Flush, Privilege, Trap};
 
@@ -195,6 +195,9 @@ impl Env for Mock {
     }
     fn cpuid(&mut self, cpu: &Cpu, leaf: u32, subleaf: u32) -> [u32; 4] {
         self.model.get(cpu, 0, leaf, subleaf)
+    }
+    fn availability(&self, code: Code) -> Availability {
+        self.model.availability(code)
     }
     fn tsc(&mut self, cpu: &Cpu) -> u64 {
         self.tsc.wrapping_add(cpu.msr.tsc_adjust)
