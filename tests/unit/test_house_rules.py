@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: What each crate may depend on, of ours.
 CRATES = {
     "x86": set(),
+    "testkit": {"engine", "memory", "x86"},
     "memory": set(),
     "engine": {"x86", "memory"},
     "chips": {"engine", "memory", "x86"},
