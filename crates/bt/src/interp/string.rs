@@ -5,7 +5,7 @@
 //! elements would have.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use ringfence_x86::flags::{DF, ZF};
+use ringfence_x86::flags::{DF, TF, ZF};
 
 use super::address::{linear_address, load, operand_segment, store};
 use super::register::{self, mask};
@@ -132,7 +132,9 @@ fn repeat<E: Env>(
         if count == 0 {
             return retire(cpu, instruction);
         }
-        let mut done = if count > 1 { bulk(cpu, env, count) } else { 0 };
+        // A single step ends after each element (SDM vol. 3B, 18.3.1.4).
+        let stepped = cpu.rflags & TF != 0;
+        let mut done = if count > 1 && !stepped { bulk(cpu, env, count) } else { 0 };
         let mut finished = false;
         if done == 0 {
             finished = element(cpu, env)?;
@@ -143,7 +145,7 @@ fn repeat<E: Env>(
         if finished || count == done {
             return retire(cpu, instruction);
         }
-        if env.should_yield() {
+        if stepped || env.should_yield() {
             return Ok(());
         }
     }
