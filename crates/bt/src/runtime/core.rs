@@ -313,6 +313,10 @@ impl Core {
             self.mailbox.set_running(true);
             return Ok(Next::Continue);
         }
+        if cpu.interrupt_shadow && (self.context().interrupt_waits != 0 || self.nmi_pending) {
+            // Delivered right after the next instruction: a block may clear IF again.
+            return Ok(self.interpret());
+        }
         let mode = Mode::of(cpu);
         if mode == Mode::INTERPRET {
             self.statistics.interpreted += 1;
