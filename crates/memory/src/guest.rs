@@ -152,7 +152,7 @@ impl GuestMemory {
         let host = |source| MemoryError::Host { size, source };
         let bytes = usize::try_from(size)
             .map_err(|_| host(io::Error::from(io::ErrorKind::OutOfMemory)))?;
-        let mapping = Mapping::new(bytes).map_err(host)?;
+        let mapping = Mapping::huge(bytes).map_err(host)?;
         let bits = || PageBits::new(size / PAGE_SIZE).map_err(host);
         let (holders, writers) = (bits()?, bits()?);
         let mut next = Vec::clone(&regions);

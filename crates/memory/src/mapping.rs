@@ -23,6 +23,18 @@ impl Mapping {
     /// # Errors
     /// The host's `mmap` error.
     pub fn new(size: usize) -> io::Result<Self> {
+        Self::with_advice(size, &[libc::MADV_DONTFORK, libc::MADV_DONTDUMP])
+    }
+
+    /// As [`Mapping::new`], with huge pages where the host gives them to those who ask.
+    ///
+    /// # Errors
+    /// The host's `mmap` error.
+    pub fn huge(size: usize) -> io::Result<Self> {
+        Self::with_advice(size, &[libc::MADV_DONTFORK, libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE])
+    }
+
+    fn with_advice(size: usize, advice: &[libc::c_int]) -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address the kernel chooses aliases nothing.
         let base = unsafe {
             libc::mmap(
@@ -38,7 +50,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         // Advice only: a kernel without these options still runs the guest.
-        for advice in [libc::MADV_DONTFORK, libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE] {
+        for &advice in advice {
             // SAFETY: the range is the mapping just made.
             unsafe { libc::madvise(base, size, advice) };
         }
