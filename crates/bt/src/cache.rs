@@ -317,7 +317,11 @@ impl Cache {
         for page in (0..pages).map(|i| (linear & !0xfff).wrapping_add(i << 12)) {
             let log = self.branches.entry(page).or_default();
             log.global = global;
-            log.targets.push((class as u8, slot as u16));
+            // Targets that share a slot come back again and again.
+            let target = (class as u8, slot as u16);
+            if !log.targets.contains(&target) {
+                log.targets.push(target);
+            }
         }
     }
 
