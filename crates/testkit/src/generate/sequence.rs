@@ -224,6 +224,9 @@ fn fits(instruction: &Instruction, bytes: &[u8]) -> bool {
     if double_shift && instruction.op1_register().size() == 2 {
         return false;
     }
+    if instruction.mnemonic() == M::Pop && instruction.op0_register().full_register() == Register::RSP {
+        return false;
+    }
     let pushes = matches!(
         instruction.mnemonic(),
         M::Push | M::Pop | M::Pushf | M::Pushfq
