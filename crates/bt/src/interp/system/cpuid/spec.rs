@@ -118,6 +118,22 @@ impl CpuSpec {
     /// # Errors
     /// [`CpuModelError`] for a feature that is not offered, and for a contradiction.
     pub fn features(&self, offered: &FeatureSet) -> Result<FeatureSet, CpuModelError> {
+        let wanted = self.wanted(offered)?;
+        let missing = wanted.beyond(offered);
+        if missing.is_empty() {
+            return Ok(wanted);
+        }
+        let without: Vec<_> = missing.iter().map(|f| format!("-{}", f.name())).collect();
+        Err(CpuModelError::Unsupported {
+            model: self.name.clone(),
+            features: names(missing),
+            without: without.join(","),
+            choices: runnable(offered).join(", "),
+        })
+    }
+
+    /// The features asked for, whether they can be had or not.
+    fn wanted(&self, offered: &FeatureSet) -> Result<FeatureSet, CpuModelError> {
         let mut wanted = self.base.map_or(*offered, |model| model.features);
         for feature in OPTIONAL.beyond(offered) {
             wanted.remove(feature);
@@ -134,23 +150,12 @@ impl CpuSpec {
         wanted.drop_unmet();
         if let Some(feature) = self.plus.iter().find(|&&feature| !wanted.has(feature)) {
             let without: Vec<_> = self.minus.iter().map(|feature| feature.name()).collect();
-            let without = without.join(" or -");
             return Err(CpuModelError::Contradiction {
                 feature: feature.name(),
-                without,
+                without: without.join(" or -"),
             });
         }
-        let missing = wanted.beyond(offered);
-        if missing.is_empty() {
-            return Ok(wanted);
-        }
-        let without: Vec<_> = missing.iter().map(|f| format!("-{}", f.name())).collect();
-        Err(CpuModelError::Unsupported {
-            model: self.name.clone(),
-            features: names(missing),
-            without: without.join(","),
-            choices: runnable(offered).join(", "),
-        })
+        Ok(wanted)
     }
 }
 
@@ -158,12 +163,8 @@ impl CpuSpec {
 pub fn runnable(offered: &FeatureSet) -> Vec<&'static str> {
     let runs = |name: &&str| {
         let base = MODELS.iter().find(|model| model.names.contains(name));
-        CpuSpec {
-            base,
-            ..CpuSpec::host()
-        }
-        .features(offered)
-        .is_ok()
+        let spec = CpuSpec { base, ..CpuSpec::host() };
+        spec.wanted(offered).is_ok_and(|wanted| wanted.beyond(offered).is_empty())
     };
     models().into_iter().filter(runs).collect()
 }

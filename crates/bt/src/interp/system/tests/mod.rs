@@ -1,5 +1,6 @@
 //! Tests over a flat memory without paging: linear addresses are physical ones.
 
+mod cpu_models;
 mod cpuid;
 mod long;
 mod native;
