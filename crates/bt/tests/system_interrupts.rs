@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use ringfence_engine::{Kick, Vcpu};
+use ringfence_engine::Vcpu;
 use ringfence_x86::exception as ex;
 use ringfence_x86::flags;
 use system::*;
@@ -580,7 +580,7 @@ fn nmis_wait_for_iret() {
     // It wakes a processor that waits with IF clear.
     m.exec(|a| {
         a.mov(rsi, LAPIC)?;
-        a.mov(r15, 5)?;
+        a.mov(r15d, 5)?;
         a.mov(dword_ptr(rsi + 0x300), 0x4_0400)?;
         a.hlt()?;
         a.nop()?;

@@ -12,6 +12,7 @@ use ringfence_bt::interp::{Step, step};
 use ringfence_bt::softmmu::phys::Phys;
 use ringfence_bt::softmmu::world::World;
 use ringfence_engine::{Clock, Exit, GuestMemory, Registers, SystemRegisters, Vcpu};
+use ringfence_testkit::compare::{Rules, differences};
 use ringfence_testkit::guest::{self, Mock, Ring};
 use ringfence_testkit::layout::{CODE, IMAGE_SIZE};
 use ringfence_testkit::state::XSTATE_SIZE;
@@ -81,8 +82,6 @@ impl Translated {
         let registers = guest::prepare(&self.memory, state, ring);
         self.vcpu.set_registers(&registers);
         self.vcpu.set_xsave(&state.xsave).expect("a valid image");
-        // Data and code were written from outside.
-        self.vcpu.kicker().notify();
     }
 
     pub fn outcome(&mut self, vector: u8) -> Outcome {
@@ -219,4 +218,58 @@ fn set_system_registers(cpu: &mut Cpu, registers: &SystemRegisters) {
     (cpu.cr0, cpu.cr3, cpu.cr4) = (registers.cr0, registers.cr3, registers.cr4);
     cpu.efer = registers.efer;
     cpu.cpl = 0;
+}
+
+/// The host's processor and all engines; what they do must be the same.
+pub struct Everyone {
+    host: Option<ringfence_testkit::Native>,
+    translated: Translated,
+    interpreted: Interpreted,
+    image: Vec<u8>,
+}
+
+impl Everyone {
+    pub fn new() -> Self {
+        // The engine's signal handlers come first: the harness hands on what is not its own.
+        let (translated, interpreted) = (Translated::new(64), Interpreted::new(64));
+        let host = ringfence_testkit::Native::new().ok();
+        Self { host, translated, interpreted, image: vec![0; IMAGE_SIZE] }
+    }
+
+    /// Runs `parts` of code from `state`; returns the outcome that all agree on.
+    pub fn run(&mut self, parts: &[(u64, Vec<u8>)], state: &State) -> Outcome {
+        let mut outcomes = Vec::new();
+        if let Some(host) = &mut self.host {
+            for (at, bytes) in parts {
+                host.write_code(*at, bytes);
+            }
+            host.write_data(&self.image, true);
+            let outcome = host.run(state, false);
+            let mut data = self.image.clone();
+            host.read_data(&mut data);
+            outcomes.push(("host", outcome, data));
+        }
+        let runs = [
+            ("interpreter", Ring::User),
+            ("translator, CPL 3", Ring::User),
+            ("translator, CPL 0", Ring::Kernel),
+        ];
+        for (index, (name, ring)) in runs.into_iter().enumerate() {
+            let machine: &mut dyn Machine =
+                if index == 0 { &mut self.interpreted } else { &mut self.translated };
+            for (at, bytes) in parts {
+                machine.write_code(*at, bytes);
+            }
+            machine.write_data(&self.image);
+            let outcome = machine.run(state, ring).unwrap_or_else(|e| panic!("{name}: {e}"));
+            outcomes.push((name, outcome, machine.read_data()));
+        }
+        let (first, expected, data) = &outcomes[0];
+        for (name, found, found_data) in &outcomes[1..] {
+            let rules = Rules { undefined_flags: 0, privilege: name.ends_with('0') };
+            let text = differences(expected, data, found, found_data, rules);
+            assert!(text.is_empty(), "{name} differs from {first}:\n{text}");
+        }
+        *expected
+    }
 }

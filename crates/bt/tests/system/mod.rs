@@ -4,7 +4,7 @@
 //! Linear and physical addresses are equal below 32 MiB, in pages of 4 KiB; the chips are mapped
 //! where they are.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod devices;
 mod tables;
