@@ -31,9 +31,10 @@ class CoreError(Exception):
     """An engine can't go on, or refuses what it is asked; ``code`` is stable.
 
     Of the host: ``unsupported`` (it can't run the engine), ``host`` (it refused a resource),
-    ``out_of_memory``. Of the caller: ``unknown_engine``, ``bad_argument``, ``bad_state``,
-    ``busy`` (the processor is running), ``unaligned``, ``overlap`` and ``unmapped`` (guest
-    memory). Defects of ours: ``internal``, ``panic``, ``broken`` (after a panic).
+    ``out_of_memory``. Of the caller: ``unknown_engine``, ``cpu_model`` (there is none like that,
+    or this host can't run it), ``bad_argument``, ``bad_state``, ``busy`` (the processor is
+    running), ``unaligned``, ``overlap`` and ``unmapped`` (guest memory). Defects of ours:
+    ``internal``, ``panic``, ``broken`` (after a panic).
     """
 
     code: str
@@ -134,10 +135,11 @@ Exit: TypeAlias = (
 class Machine:
     """One virtual machine: guest memory, interrupt hardware, processors. Thread-safe.
 
-    The interrupt hardware is two PICs, a PIT, an I/O APIC, and a local APIC per processor.
+    The interrupt hardware is two PICs, a PIT, an I/O APIC, and a local APIC per processor. ``cpu``
+    is the model of all processors: ``model,+feature,-feature``.
     """
 
-    def __new__(cls, engine: str = "bt", *, vcpus: int = 1) -> Machine: ...
+    def __new__(cls, engine: str = "bt", *, vcpus: int = 1, cpu: str = "host") -> Machine: ...
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
         """Adds zeroed memory; committed lazily."""
     def read(self, address: int, size: int) -> bytes:

@@ -176,8 +176,11 @@ class FakeEngine:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.machines: list[FakeMachine] = []
+        #: Processor models asked for.
+        self.cpus: list[str] = []
 
-    def create_machine(self, vcpus: int) -> FakeMachine:
+    def create_machine(self, vcpus: int, *, cpu: str = "host") -> FakeMachine:
+        self.cpus.append(cpu)
         self.machines.append(FakeMachine(self.program, vcpus))
         return self.machines[-1]
 

@@ -3,6 +3,7 @@
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::{create_exception, intern};
+use ringfence_bt::interp::system::cpuid::CpuModelError;
 use ringfence_engine::EngineError;
 use ringfence_memory::MemoryError;
 
@@ -24,6 +25,8 @@ pub enum Failure {
     Thread(std::io::Error),
     /// No engine has that name.
     UnknownEngine(String),
+    /// There is no such processor, or the engine can't run it.
+    CpuModel(CpuModelError),
     /// An argument has a value that is not allowed.
     BadArgument(String),
     /// The processor is running, in another thread.
@@ -37,6 +40,12 @@ pub enum Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         Self::Engine(error)
+    }
+}
+
+impl From<CpuModelError> for Failure {
+    fn from(error: CpuModelError) -> Self {
+        Self::CpuModel(error)
     }
 }
 
@@ -61,6 +70,7 @@ impl Failure {
             Self::Memory(MemoryError::Host { .. }) => "out_of_memory",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::BadArgument(_) => "bad_argument",
+            Self::CpuModel(_) => "cpu_model",
             Self::Busy => "busy",
             Self::Broken => "broken",
             Self::Panic(_) => "panic",
@@ -80,6 +90,7 @@ impl Failure {
             Self::Thread(error) => format!("the host can't start a thread: {error}"),
             Self::UnknownEngine(name) => format!("there is no engine {name:?}"),
             Self::BadArgument(what) => what.clone(),
+            Self::CpuModel(error) => error.to_string(),
             Self::Busy => "the virtual processor is running in another thread".into(),
             Self::Broken => "the virtual processor is unusable after an internal error".into(),
             Self::Panic(message) => format!("internal error (panic): {message}"),

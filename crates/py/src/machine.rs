@@ -6,6 +6,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ringfence_bt::BtVcpu;
+use ringfence_bt::interp::system::cpuid::{CpuSpec, CpuidModel};
 use ringfence_chips::{MAX_VCPUS, Platform};
 use ringfence_engine::{Clock, LocalDevices};
 use ringfence_memory::{GuestMemory, MemoryError, RegionKind};
@@ -31,8 +32,8 @@ pub struct Machine {
 #[pymethods]
 impl Machine {
     #[new]
-    #[pyo3(signature = (engine = "bt", *, vcpus = 1))]
-    fn new(py: Python<'_>, engine: &str, vcpus: u32) -> PyResult<Self> {
+    #[pyo3(signature = (engine = "bt", *, vcpus = 1, cpu = "host"))]
+    fn new(py: Python<'_>, engine: &str, vcpus: u32, cpu: &str) -> PyResult<Self> {
         if engine != "bt" {
             return Err(Failure::UnknownEngine(engine.to_owned()).into());
         }
@@ -40,15 +41,18 @@ impl Machine {
             let what = format!("a machine has 1 to {MAX_VCPUS} virtual processors, not {vcpus}");
             return Err(Failure::BadArgument(what).into());
         }
+        let spec = CpuSpec::parse(cpu).map_err(Failure::from)?;
         let (memory, platform, clock, engines) = detached(py, || {
             let memory = Arc::new(GuestMemory::new());
             let clock = Arc::new(Clock::new());
             let platform = Platform::try_new(Arc::clone(&clock), vcpus).map_err(Failure::Thread)?;
             let devices: Arc<dyn LocalDevices> = platform.clone();
+            let model = Arc::new(CpuidModel::with_spec(&spec, vcpus, clock.tsc_hz())?);
             let engines = (0..vcpus)
                 .map(|id| {
                     let (memory, clock) = (Arc::clone(&memory), Arc::clone(&clock));
-                    BtVcpu::new(id, vcpus, memory, Arc::clone(&devices), clock)
+                    let (model, devices) = (Arc::clone(&model), Arc::clone(&devices));
+                    BtVcpu::with_model(id, model, memory, devices, clock)
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             Ok((memory, platform, clock, engines))

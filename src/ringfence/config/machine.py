@@ -1,5 +1,6 @@
 """What a user can ask of a machine, checked before anything is built."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ OnReboot = Literal["restart", "stop"]
 _LEAST_MEMORY, _MOST_MEMORY, _PAGE = 64 * MIB, 1 * TIB, 4 * KIB
 _MOST_CPUS = 64
 _MOST_COMMAND_LINE = 64 * KIB
+_CPU = re.compile(r"[\w.-]{1,40}(,[+-][\w.-]{1,40}){0,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class MachineConfig:
     memory: int = 512 * MIB
     #: Virtual processors, 1 to 64.
     cpus: int = 1
+    #: Model of the processors: ``model,+feature,-feature``. Names are the engine's to check.
+    cpu: str = "host"
     engine: EngineName = "auto"
     #: The machine is stopped after this many seconds.
     timeout: float | None = None
@@ -63,6 +67,7 @@ class MachineConfig:
         _set(self, "append", _command_line(self.append))
         _set(self, "memory", _memory(self.memory))
         _set(self, "cpus", _count("cpus", self.cpus, _MOST_CPUS))
+        _set(self, "cpu", _cpu(self.cpu))
         _choice("engine", self.engine, get_args(EngineName))
         _choice("on_reboot", self.on_reboot, get_args(OnReboot))
         if self.timeout is not None:
@@ -140,6 +145,12 @@ def _count(name: str, value: object, most: int) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise ConfigError(f"{name}: {value!r} is not a number from 1 to {most}")
+    return value
+
+
+def _cpu(value: object) -> str:
+    if not isinstance(value, str) or not _CPU.fullmatch(value):
+        raise ConfigError(f"cpu: {value!r} is not like host or x86-64-v3,+feature,-feature")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from ringfence import _core
 from ringfence.engines.contract import EngineMachine, ExitKinds
-from ringfence.errors import EngineError
+from ringfence.errors import ConfigError, EngineError
 
 __all__ = ["BtEngine"]
 
@@ -24,13 +24,16 @@ class BtEngine:
         interrupted=_core.Interrupted,
     )
 
-    def create_machine(self, vcpus: int) -> EngineMachine:
-        """Makes a machine without memory.
+    def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
+        """Makes a machine without memory, its processors of the model ``cpu``.
 
         Raises:
+            ConfigError: there is no such model, or the host can't run it.
             EngineError: the host refuses.
         """
         try:
-            return _core.Machine("bt", vcpus=vcpus)
+            return _core.Machine("bt", vcpus=vcpus, cpu=cpu)
         except _core.CoreError as error:
+            if error.code == "cpu_model":
+                raise ConfigError(f"cpu: {error}") from error
             raise EngineError(f"the engine bt can't be used: {error}") from error

@@ -107,9 +107,10 @@ class Engine(Protocol):
     def error(self) -> type[Exception]:
         """What its methods raise."""
 
-    def create_machine(self, vcpus: int) -> EngineMachine:
-        """Makes a machine without memory.
+    def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
+        """Makes a machine without memory, its processors of the model ``cpu``.
 
         Raises:
+            ConfigError: there is no such model, or the host can't run it.
             EngineError: the host refuses.
         """

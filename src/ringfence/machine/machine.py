@@ -236,7 +236,7 @@ class Machine:
     def _start_boot(self) -> None:
         """Makes memory, processors and devices, loads the guest, starts the threads."""
         config, files = self.config, self._files
-        machine = self._engine.create_machine(config.cpus)
+        machine = self._engine.create_machine(config.cpus, cpu=config.cpu)
         clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
         board = Pc(

@@ -46,6 +46,7 @@ class VM:
         append: More for the kernel's command line.
         memory: Guest memory: bytes, or text like ``"512M"``.
         cpus: Virtual processors, 1 to 64.
+        cpu: Model of the processors: ``model,+feature,-feature``, like ``"x86-64-v2"``.
         engine: ``auto`` or ``bt``.
         timeout: Stop the machine after this time: seconds, or text like ``"90s"``.
         on_reboot: ``restart`` or ``stop`` when the guest resets the machine.
@@ -67,6 +68,7 @@ class VM:
         append: str = "",
         memory: str | int = "512M",
         cpus: int = 1,
+        cpu: str = "host",
         engine: str = "auto",
         timeout: str | float | None = None,
         on_reboot: str = "restart",
@@ -85,6 +87,7 @@ class VM:
                 "append": append,
                 "memory": memory,
                 "cpus": cpus,
+                "cpu": cpu,
                 "engine": engine,
                 "timeout": timeout,
                 "on_reboot": on_reboot,
@@ -126,6 +129,7 @@ class VM:
 
         Raises:
             ImageError: the image or a file can't be read, or the kernel can't be loaded.
+            ConfigError: the host can't run the processor model.
             EngineError: the engine can't run, or the machine was started before.
         """
         if self._machine is not None:

@@ -11,6 +11,7 @@ use super::lower::Lower;
 use super::mode::Mode;
 use crate::cache::{Block, BlockId, Cache, Key};
 use crate::cpu::Cpu;
+use crate::interp::system::cpuid::availability::bit_scan;
 use crate::interp::system::cpuid::{Availability, CpuidModel};
 use crate::runtime::stubs::Stubs;
 use crate::softmmu::phys::Phys;
@@ -304,9 +305,15 @@ impl Translator {
         Ok(page.gpa)
     }
 
-    fn inspect(&self, mode: Mode, instruction: Instruction, code: &[u8]) -> Decoded {
+    fn inspect(&self, mode: Mode, mut instruction: Instruction, code: &[u8]) -> Decoded {
+        let mut hidden = self.hidden[instruction.code() as usize];
+        let scan = bit_scan(instruction.code()).filter(|_| hidden);
+        if let Some(scan) = scan {
+            // Without the feature, the F3 prefix is ignored.
+            instruction.set_code(scan);
+            hidden = false;
+        }
         let info = info(&instruction);
-        let hidden = self.hidden[instruction.code() as usize];
         let kind = if hidden || instruction.is_invalid() || self.refused(mode, &instruction, info) {
             Kind::Interpret
         } else {
@@ -316,6 +323,9 @@ impl Translator {
         bytes[..code.len()].copy_from_slice(code);
         if mode.bits() == 32 {
             respell(&instruction, &mut bytes[..code.len()]);
+        }
+        if scan.is_some() {
+            drop_repeat(&mut bytes);
         }
         let mut modified = instruction.rflags_modified() as u8 & ALL_FLAGS;
         let (mut reads, mut kills) = (instruction.rflags_read() as u8 & ALL_FLAGS, modified);
@@ -450,6 +460,15 @@ impl Translator {
             return live;
         }
         live
+    }
+}
+
+/// Turns REP before a two-byte opcode into a segment prefix, which is not taken over.
+fn drop_repeat(bytes: &mut [u8]) {
+    for byte in bytes.iter_mut().take_while(|byte| **byte != 0x0f) {
+        if *byte == 0xf3 {
+            *byte = 0x2e;
+        }
     }
 }
 

@@ -28,6 +28,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--cpus", default=1, metavar="N", show_default=True, help="Processors.")
 @click.option(
+    "--cpu",
+    default="host",
+    metavar="MODEL",
+    show_default=True,
+    help="What they are: x86-64-v2, host,-avx, EPYC,+gfni.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["auto", "bt", "kvm"]),
     default="auto",
