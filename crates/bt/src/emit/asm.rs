@@ -311,13 +311,29 @@ impl Asm {
     }
 }
 
-/// Makes the branch whose displacement is at `site` go to `target`.
+/// JMP rel32, and a no-operation of the same five bytes.
+const JMP: u8 = 0xe9;
+const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+
+/// Makes the branch whose displacement is at `site` go to `target`. A jump to what is behind it
+/// becomes a no-operation.
 ///
 /// # Safety
 /// `site` must be the displacement of a branch emitted by [`Asm::jmp`] or [`Asm::jcc`] in memory
 /// that is still mapped, and no other thread may be executing it.
 pub unsafe fn patch(site: *mut u8, target: *const u8) {
     let displacement = (target as i64).wrapping_sub(site as i64 + 4) as u32;
-    // SAFETY: by the contract.
-    unsafe { site.cast::<u32>().write_unaligned(displacement) };
+    // SAFETY: by the contract; the opcode is the byte before the displacement.
+    unsafe {
+        let opcode = site.sub(1);
+        if *opcode == JMP && displacement == 0 {
+            std::ptr::copy_nonoverlapping(NOP5.as_ptr(), opcode, NOP5.len());
+            return;
+        }
+        // A conditional branch has 80h to 8Fh there.
+        if *opcode == NOP5[0] {
+            *opcode = JMP;
+        }
+        site.cast::<u32>().write_unaligned(displacement);
+    }
 }

@@ -5,7 +5,7 @@ use super::lower::{Gpr, Held, Lower, exit, map};
 use super::translate::{ALL_FLAGS, Decoded};
 use crate::cache::BranchExit;
 use crate::context::{self, at};
-use crate::emit::asm::reg::{R10, R11, RCX};
+use crate::emit::asm::reg::{R9, R10, R11, RCX};
 use crate::emit::asm::{Mem, cc, op, patch};
 use crate::emit::rewrite::sized;
 use iced_x86::OpKind;
@@ -33,15 +33,9 @@ impl Lower<'_> {
                 self.push_return(decoded, next);
                 self.branch(instruction.near_branch_target(), ip, live);
             }
-            Kind::CallIndirect => {
-                self.indirect_target(decoded);
-                self.push_return(decoded, next);
-                self.hot.load(R10, Mem::gs(at!(scratch)));
-                self.indirect(live);
-            }
+            Kind::CallIndirect => self.call_indirect(decoded, next),
             Kind::JumpIndirect => {
                 self.indirect_target(decoded);
-                self.hot.load(R10, Mem::gs(at!(scratch)));
                 self.indirect(live);
             }
             Kind::Return => {
@@ -75,30 +69,39 @@ impl Lower<'_> {
         self.move_stack(-slot);
     }
 
-    /// Puts the target of an indirect branch into scratch memory.
+    fn call_indirect(&mut self, decoded: &Decoded, next: u64) {
+        let instruction = &decoded.instruction;
+        let register = instruction.op0_register();
+        let in_host = instruction.op0_kind() == OpKind::Register
+            && matches!(map(register.number() as u8), Gpr::Host(host) if host != R9);
+        if in_host {
+            self.push_return(decoded, next);
+            self.indirect_target(decoded);
+        } else {
+            // Making room for the return address may take R10.
+            self.indirect_target(decoded);
+            self.hot.store(Mem::gs(at!(scratch)), R10);
+            self.push_return(decoded, next);
+            self.hot.load(R10, Mem::gs(at!(scratch)));
+        }
+        self.indirect(decoded.live_after);
+    }
+
+    /// Puts the target of an indirect branch into R10.
     fn indirect_target(&mut self, decoded: &Decoded) {
         let instruction = &decoded.instruction;
         let slot = self.slot() as u32;
-        let from = if instruction.op0_kind() == OpKind::Memory {
+        if instruction.op0_kind() == OpKind::Memory {
             let (base, disp) = self.operand(decoded, slot, false);
             sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
-            R10
         } else {
             match map(instruction.op0_register().number() as u8) {
-                Gpr::Host(host) => host,
-                Gpr::Memory(n) => {
-                    self.hot.load(R10, Mem::gs(context::gpr(n)));
-                    R10
-                }
+                Gpr::Host(host) => self.hot.op_reg(slot == 8, op::LOAD, R10, host),
+                Gpr::Memory(n) if self.held[0] == Held::Guest(n) => {}
+                Gpr::Memory(n) => self.hot.load(R10, Mem::gs(context::gpr(n))),
             }
-        };
-        self.held[0] = Held::Nothing;
-        if slot == 4 {
-            self.hot.op_reg(false, op::LOAD, R10, from);
-            self.hot.store(Mem::gs(at!(scratch)), R10);
-        } else {
-            self.hot.store(Mem::gs(at!(scratch)), from);
         }
+        self.held[0] = Held::Nothing;
     }
 
     /// Jumps to the linear address in R10 through the branch-target table for flags in EFLAGS, or

@@ -363,8 +363,11 @@ impl<'a> Lower<'a> {
             (instruction.mnemonic(), first, second, size)
             && let (Gpr::Memory(to), Gpr::Host(from)) = (map(to), map(from))
         {
+            // A copy in R10 saves later readers the way through memory.
             self.forget_guest(to);
-            self.hot.store(Mem::gs(context::gpr(to)), from);
+            self.hot.mov(R10, from);
+            self.hot.store(Mem::gs(context::gpr(to)), R10);
+            self.held[0] = Held::Guest(to);
             return true;
         }
         let Some((n, _)) = second else { return false };

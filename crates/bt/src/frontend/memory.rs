@@ -95,7 +95,12 @@ impl Lower<'_> {
         let index = index.map(|(r, scale)| (self.address_register(r, R10), scale));
         let base = base.map(|r| self.address_register(r, R11));
         self.held[1] = Held::Nothing;
-        self.hot.lea(wide, R11, Mem { gs: false, base, index, disp });
+        match (base, index, disp) {
+            // A move between registers takes no time.
+            (Some(R11), None, 0) if wide => {}
+            (Some(base), None, 0) => self.hot.op_reg(wide, op::LOAD, R11, base),
+            _ => self.hot.lea(wide, R11, Mem { gs: false, base, index, disp }),
+        }
     }
 
     fn address_register(&mut self, register: u8, scratch: u8) -> u8 {
