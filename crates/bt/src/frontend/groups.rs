@@ -19,6 +19,9 @@ const MAX_STACK_WINDOW: i64 = 512;
 /// Groups of a block.
 pub const MAX_GROUPS: usize = 48;
 
+/// What is followed through a block: general registers, then the bases of FS and GS.
+const REGISTERS: usize = 18;
+const GS_BASE: usize = 17;
 const RSP: u8 = 4;
 const RBP: u8 = 5;
 
@@ -52,7 +55,7 @@ pub struct Access {
 pub struct Group {
     /// What the window is relative to, as the registers are at `place`.
     pub origin: Origin,
-    versions: (u16, u16, i64),
+    versions: (u16, u16, i64, u16),
     /// First byte of the window, relative to the origin.
     pub low: i64,
     /// Byte after the window, relative to the origin.
@@ -117,7 +120,7 @@ impl Groups {
         let separate = mode.separate();
         self.groups.clear();
         self.accesses.clear();
-        let mut known = [Known::default(); 16];
+        let mut known = [Known::default(); REGISTERS];
         for (i, decoded) in block.iter().enumerate() {
             let accesses = [
                 self.operand(decoded, i, &known, mode, separate),
@@ -134,7 +137,7 @@ impl Groups {
         &mut self,
         decoded: &Decoded,
         i: usize,
-        known: &[Known; 16],
+        known: &[Known; REGISTERS],
         mode: Mode,
         separate: bool,
     ) -> Option<Access> {
@@ -162,7 +165,7 @@ impl Groups {
         &mut self,
         decoded: &Decoded,
         i: usize,
-        known: &[Known; 16],
+        known: &[Known; REGISTERS],
         mode: Mode,
         separate: bool,
     ) -> Option<Access> {
@@ -185,12 +188,12 @@ impl Groups {
         size: usize,
         write: bool,
         i: usize,
-        known: &[Known; 16],
+        known: &[Known; REGISTERS],
         separate: bool,
     ) -> Option<Access> {
         let i = i as u16;
         let (versions, shift, defined, recent) = match origin {
-            Origin::Constant => ((0, 0, 0), 0, 0, None),
+            Origin::Constant => ((0, 0, 0, 0), 0, 0, None),
             Origin::Registers { base, index, segment } => {
                 let slot = match (segment, base, index) {
                     (Some(4), ..) => 16,
@@ -201,10 +204,12 @@ impl Groups {
                 };
                 let base = base.map_or(Known::default(), |r| known[usize::from(r)]);
                 let index = index.map_or(Known::default(), |(r, _)| known[usize::from(r)]);
-                let defined = base.defined.max(index.moved);
+                let segment = segment.map_or(Known::default(), |s| known[12 + usize::from(s)]);
+                let defined = base.defined.max(index.moved).max(segment.defined);
                 let steady = slot == RSP || base.version == 0 && index.version == 0;
                 let recent = steady.then_some(slot);
-                ((base.version, index.version, index.shift), base.shift, defined, recent)
+                let versions = (base.version, index.version, index.shift, segment.version);
+                (versions, base.shift, defined, recent)
             }
         };
         let at = disp + shift;
@@ -261,7 +266,7 @@ impl Groups {
             }
         }
         // The base register's shift where the check is made.
-        let mut known = [Known::default(); 16];
+        let mut known = [Known::default(); REGISTERS];
         for (i, decoded) in block.iter().enumerate() {
             for group in self.groups.iter_mut().filter(|g| usize::from(g.place) == i) {
                 if let Origin::Registers { base: Some(base), .. } = group.origin {
@@ -322,13 +327,14 @@ fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
 }
 
 /// Follows what an instruction does to the general registers.
-fn advance(decoded: &Decoded, i: usize, known: &mut [Known; 16], mode: Mode) {
+fn advance(decoded: &Decoded, i: usize, known: &mut [Known; REGISTERS], mode: Mode) {
     let slot = i64::from(mode.bits() / 8);
     let rsp = usize::from(RSP);
     match decoded.kind {
         Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => {
             known[rsp].shift(-slot, i);
         }
+        Kind::Swapgs => renew(&mut known[GS_BASE], i),
         Kind::Pop if !pops_rsp(decoded) => {
             let register = decoded.instruction.op0_register().number();
             renew(&mut known[register], i);
@@ -337,7 +343,7 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; 16], mode: Mode) {
         _ => match constant_move(&decoded.instruction, mode) {
             Some((register, by)) => known[register].shift(by, i),
             None => {
-                for (number, register) in known.iter_mut().enumerate() {
+                for (number, register) in known.iter_mut().take(16).enumerate() {
                     if decoded.written & 1 << number != 0 {
                         renew(register, i);
                     }
