@@ -290,18 +290,26 @@ impl Env for World {
         data: &[u8],
         privilege: Privilege,
     ) -> Result<(), Trap> {
-        if (linear & 0xfff) as usize + data.len() > 0x1000 {
+        let crosses = (linear & 0xfff) as usize + data.len() > 0x1000;
+        if crosses {
             self.check_store(cpu, linear, data.len(), privilege)?;
         }
-        self.pages(cpu, linear, data.len(), |world, at, offset, count| {
-            let part = &data[offset..offset + count];
-            match world.host(cpu, at, count, true, privilege)? {
-                // SAFETY: `pages` stays within the page that `host` translated.
-                Ok(host) => unsafe { copy_out(part, host) },
-                Err(gpa) => world.mmio_write(gpa, part)?,
-            }
-            Ok(())
-        })
+        // Devices first: when one exits, the instruction is executed again from its loads, which
+        // must not find its own result in memory.
+        let passes: &[bool] = if crosses { &[true, false] } else { &[false] };
+        for &devices in passes {
+            self.pages(cpu, linear, data.len(), |world, at, offset, count| {
+                let part = &data[offset..offset + count];
+                match world.host(cpu, at, count, true, privilege)? {
+                    // SAFETY: `pages` stays within the page that `host` translated.
+                    Ok(host) if !devices => unsafe { copy_out(part, host) },
+                    Err(gpa) if devices || !crosses => world.mmio_write(gpa, part)?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     fn check_store(
