@@ -144,14 +144,9 @@ fn gather<E: Env>(
     let [mut value, indices, mut left] = numbers.map(|number| state::vector(cpu, number));
     let count = (target.size() / size).min(index.size() / index_size);
     let scale = u64::from(instruction.memory_index_scale());
-    // Elements that are not selected lose the rest of their mask first.
     for position in 0..count {
         if !selected(&left, position, size) {
             put(&mut left, position, size, 0);
-        }
-    }
-    for position in 0..count {
-        if !selected(&left, position, size) {
             continue;
         }
         let displacement =
