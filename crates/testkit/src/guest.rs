@@ -3,7 +3,7 @@
 //! Every exception and interrupt has a gate to a handler on a stack of its own, and the handler
 //! writes its vector to the I/O port of that number: [`Mock`] notes it and stops the processor.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ringfence_engine::{
@@ -44,10 +44,26 @@ pub struct Mock {
     /// 100h and the vector of an interrupt that waits, or zero.
     pending: AtomicU32,
     kick: OnceLock<Arc<dyn Kick>>,
-    /// Memory-mapped accesses seen: address, size, value, write.
-    accesses: Mutex<Vec<(u64, u8, u64, bool)>>,
-    /// What loads of memory-mapped bytes return.
-    fill: AtomicU64,
+    /// What a device holds at the addresses from [`DEVICE`] on.
+    device: Mutex<Device>,
+    /// The device is reached by exits, not inside the engine.
+    pub outside: AtomicBool,
+}
+
+/// First guest physical address of the mock's device, where no memory is.
+pub const DEVICE: u64 = 0x2000_0000;
+
+/// A page of registers, each of which keeps what is written to it.
+#[derive(Debug)]
+struct Device {
+    registers: Vec<u8>,
+    accesses: usize,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self { registers: vec![0; PAGE as usize], accesses: 0 }
+    }
 }
 
 impl Mock {
@@ -80,14 +96,45 @@ impl Mock {
         self.pending.store(0, Ordering::SeqCst);
     }
 
-    /// What loads from addresses without memory return from now on.
-    pub fn set_fill(&self, value: u64) {
-        self.fill.store(value, Ordering::SeqCst);
+    fn device(&self) -> std::sync::MutexGuard<'_, Device> {
+        self.device.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The memory-mapped accesses since the last time: address, size, value, write.
-    pub fn take_accesses(&self) -> Vec<(u64, u8, u64, bool)> {
-        std::mem::take(&mut *self.accesses.lock().unwrap_or_else(|e| e.into_inner()))
+    /// Sets the registers of the device.
+    ///
+    /// # Panics
+    /// If `registers` is not a page.
+    pub fn set_registers(&self, registers: &[u8]) {
+        self.device().registers.copy_from_slice(registers);
+    }
+
+    /// The registers of the device, and how often it was accessed.
+    pub fn registers(&self) -> (Vec<u8>, usize) {
+        let device = self.device();
+        (device.registers.clone(), device.accesses)
+    }
+
+    /// Loads from the device.
+    pub fn load(&self, address: u64, size: u8) -> Option<u64> {
+        let mut device = self.device();
+        let from = usize::try_from(address.checked_sub(DEVICE)?).ok()?;
+        let bytes = device.registers.get(from..from + usize::from(size))?;
+        let value = bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        device.accesses += 1;
+        Some(value)
+    }
+
+    /// Stores to the device; `false` beyond its registers.
+    pub fn store(&self, address: u64, size: u8, value: u64) -> bool {
+        let mut device = self.device();
+        let from = address.checked_sub(DEVICE).and_then(|from| usize::try_from(from).ok());
+        let Some(from) = from else { return false };
+        let Some(bytes) = device.registers.get_mut(from..from + usize::from(size)) else {
+            return false;
+        };
+        bytes.copy_from_slice(&value.to_le_bytes()[..usize::from(size)]);
+        device.accesses += 1;
+        true
     }
 }
 
@@ -103,15 +150,10 @@ impl LocalDevices for Mock {
         true
     }
     fn mmio_read(&self, _: u32, address: u64, size: u8) -> Option<u64> {
-        let value = self.fill.load(Ordering::SeqCst) >> (64 - 8 * u32::from(size.clamp(1, 8)));
-        let mut accesses = self.accesses.lock().unwrap_or_else(|e| e.into_inner());
-        accesses.push((address, size, value, false));
-        Some(value)
+        if self.outside.load(Ordering::SeqCst) { None } else { self.load(address, size) }
     }
     fn mmio_write(&self, _: u32, address: u64, size: u8, value: u64) -> bool {
-        let mut accesses = self.accesses.lock().unwrap_or_else(|e| e.into_inner());
-        accesses.push((address, size, value, true));
-        true
+        !self.outside.load(Ordering::SeqCst) && self.store(address, size, value)
     }
     fn interrupt_pending(&self, _: u32) -> bool {
         self.pending.load(Ordering::SeqCst) != 0

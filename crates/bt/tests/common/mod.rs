@@ -102,7 +102,19 @@ impl Machine for Translated {
 
     fn run(&mut self, state: &State, ring: Ring) -> Result<Outcome, String> {
         self.begin(state, ring);
-        let exit = self.vcpu.run(0);
+        let mut exit = self.vcpu.run(0);
+        loop {
+            // The device of the mock, when it lies outside the engine.
+            let value = match exit {
+                Ok(Exit::MmioRead { address, size }) => self.mock.load(address, size),
+                Ok(Exit::MmioWrite { address, size, value }) => {
+                    self.mock.store(address, size, value).then_some(0)
+                }
+                _ => None,
+            };
+            let Some(value) = value else { break };
+            exit = self.vcpu.run(value);
+        }
         match (self.mock.take(), exit) {
             (Some(vector), Ok(Exit::Interrupted)) => Ok(self.outcome(vector)),
             (reported, exit) => {

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod devices;
+mod smp;
 mod tables;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use ringfence_memory::RegionKind;
 use ringfence_x86::{exception, flags};
 
 pub use devices::{LOG, Ports, STOP};
+pub use smp::{AP_MAIN, AP_STACK};
 pub use tables::*;
 
 /// After this a guest is taken to hang. Long, as the host may be busy.
@@ -268,7 +270,7 @@ impl Machine {
         self.watchdog.disarm();
         match result.expect("the engine has no defect") {
             Exit::Interrupted => match self.ports.take_stop(0) {
-                Some(value) => self.stopped(value),
+                Some(value) => stopped(&self.vcpus[0], &self.memory, value),
                 None if self.watchdog.fired.load(SeqCst) => {
                     let code = self.vcpus[0].recent_code().join("\n");
                     panic!("the guest hangs at {:#x?}\n{code}", self.registers())
@@ -278,28 +280,6 @@ impl Machine {
             Exit::Shutdown => Stop::Shutdown,
             exit => Stop::Exit(exit),
         }
-    }
-
-    fn stopped(&mut self, value: u32) -> Stop {
-        let registers = self.registers();
-        let at = registers.rip.wrapping_sub(HANDLERS);
-        if at >= 256 * 16 {
-            return Stop::End(value);
-        }
-        let vector = (at / 16) as u8;
-        let coded = exception::has_error_code(vector);
-        let sp = registers.gpr[4];
-        let frame = sp + if coded { 8 } else { 0 };
-        Stop::Vector(Frame {
-            vector,
-            error: coded.then(|| self.read64(sp)),
-            rip: self.read64(frame),
-            cs: self.read64(frame + 8) as u16,
-            rflags: self.read64(frame + 16),
-            rsp: self.read64(frame + 24),
-            ss: self.read64(frame + 32) as u16,
-            cr2: self.vcpus[0].system_registers().cr2,
-        })
     }
 
     /// Goes on behind a handler's stop with an IRETQ; the frame may have been changed.
@@ -333,4 +313,32 @@ impl Machine {
         self.start_user(USER, flags::FIXED);
         self.run()
     }
+}
+
+/// What a processor that wrote to [`STOP`] was doing.
+fn stopped(vcpu: &BtVcpu, memory: &GuestMemory, value: u32) -> Stop {
+    let registers = vcpu.registers();
+    let at = registers.rip.wrapping_sub(HANDLERS);
+    if at >= 256 * 16 {
+        return Stop::End(value);
+    }
+    let word = |at: u64| {
+        let mut bytes = [0; 8];
+        memory.read(at, &mut bytes).expect("the handler's stack");
+        u64::from_le_bytes(bytes)
+    };
+    let vector = (at / 16) as u8;
+    let coded = exception::has_error_code(vector);
+    let top = registers.gpr[4];
+    let frame = top + if coded { 8 } else { 0 };
+    Stop::Vector(Frame {
+        vector,
+        error: coded.then(|| word(top)),
+        rip: word(frame),
+        cs: word(frame + 8) as u16,
+        rflags: word(frame + 16),
+        rsp: word(frame + 24),
+        ss: word(frame + 32) as u16,
+        cr2: vcpu.system_registers().cr2,
+    })
 }

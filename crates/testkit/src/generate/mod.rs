@@ -80,6 +80,8 @@ pub struct Generator {
     random: Random,
     bits: u32,
     surround: bool,
+    /// Operands are to cross this address.
+    boundary: Option<u64>,
 }
 
 impl Generator {
@@ -101,7 +103,7 @@ impl Generator {
             .filter(wanted)
             .filter(|code| excluded(code.mnemonic()).is_none())
             .collect();
-        Self { codes, random: Random::new(seed), bits, surround }
+        Self { codes, random: Random::new(seed), bits, surround, boundary: None }
     }
 
     /// The random numbers.
@@ -124,7 +126,25 @@ impl Generator {
         }
     }
 
+    /// The instruction codes it draws from.
+    pub fn codes(&self) -> &[Code] {
+        &self.codes
+    }
+
+    /// A case of `code` that accesses memory around `boundary`: across it, where the operand has
+    /// more than one byte, or right beside it. `None` where `code` accesses no memory.
+    pub fn boundary_case(&mut self, code: Code, slot: u64, boundary: u64) -> Option<Case> {
+        self.boundary = Some(boundary);
+        let case = (0..ATTEMPTS).find_map(|_| {
+            let case = self.try_code(code, slot)?;
+            place::accesses_memory(&case.instruction).then_some(case)
+        });
+        self.boundary = None;
+        case
+    }
+
     fn try_code(&mut self, code: Code, slot: u64) -> Option<Case> {
+        let boundary = self.boundary;
         let (random, codes) = (&mut self.random, &self.codes);
         let mut bytes = encode::encode(random, code, self.bits);
         let before = if self.surround && random.one_in(2) {
@@ -149,7 +169,8 @@ impl Generator {
             }
             let offsets = decoder.get_constant_offsets(&instruction);
             bytes.truncate(length);
-            let mut site = place::Site { base, start, address, bytes: &mut bytes, offsets };
+            let mut site =
+                place::Site { base, start, address, bytes: &mut bytes, offsets, boundary };
             if !place::adjust(random, &mut site, &instruction, self.bits) {
                 return None;
             }
@@ -172,6 +193,7 @@ impl Generator {
                 bits: self.bits,
                 slot: base,
                 after: address + length as u64 + after.len() as u64,
+                boundary,
                 state: &mut state,
                 pokes: &mut pokes,
             };

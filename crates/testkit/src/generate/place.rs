@@ -28,6 +28,8 @@ pub(super) struct Site<'a> {
     pub bytes: &'a mut [u8],
     /// Where its constants are.
     pub offsets: ConstantOffsets,
+    /// The operand is to cross this address.
+    pub boundary: Option<u64>,
 }
 
 /// Sets the constants of an instruction that decide about addresses: displacements without a
@@ -105,7 +107,10 @@ pub(super) fn adjust(
         return true;
     }
     let size = instruction.memory_size().size().max(1) as u64;
-    let target = target(random, size, false);
+    let target = match site.boundary {
+        Some(boundary) => crossing(random, size, boundary),
+        None => target(random, size, false),
+    };
     let value = if instruction.is_ip_rel_memory_operand() {
         let value = target.wrapping_sub(site.address + site.bytes.len() as u64);
         if bits == 64 && i32::try_from(value as i64).is_err() {
@@ -142,8 +147,30 @@ fn is_near_branch(instruction: &Instruction) -> bool {
     })
 }
 
+fn is_string_operand(instruction: &Instruction, operand: u32) -> bool {
+    matches!(
+        instruction.op_kind(operand),
+        OpKind::MemorySegRSI
+            | OpKind::MemorySegESI
+            | OpKind::MemoryESRDI
+            | OpKind::MemoryESEDI
+            | OpKind::MemorySegRDI
+            | OpKind::MemorySegEDI
+    )
+}
+
 fn has_memory(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory)
+}
+
+/// An address of `size` bytes that cross `boundary`, or of one byte beside it.
+fn crossing(random: &mut Random, size: u64, boundary: u64) -> u64 {
+    if size > 1 { boundary - 1 - random.below(size - 1) } else { boundary - random.below(2) }
+}
+
+/// Whether `instruction` accesses memory, by an operand or without.
+pub(super) fn accesses_memory(instruction: &Instruction) -> bool {
+    !InstructionInfoFactory::new().info(instruction).used_memory().is_empty()
 }
 
 /// An address for an operand of `size` bytes: mostly ordinary, sometimes one that faults.
@@ -186,6 +213,8 @@ pub(super) struct Place<'a> {
     pub slot: u64,
     /// First address behind the case's code.
     pub after: u64,
+    /// Memory operands are to cross this address.
+    pub boundary: Option<u64>,
     /// Registers.
     pub state: &'a mut State,
     /// Changes to data memory.
@@ -209,7 +238,11 @@ impl Place<'_> {
         let mut address = 0;
         if has_memory(self.instruction) {
             let size = self.instruction.memory_size().size().max(1) as u64;
-            let wanted = if vsib { DATA + PAGE } else { target(self.random, size, true) };
+            let wanted = match self.boundary {
+                Some(boundary) => crossing(self.random, size, boundary),
+                None if vsib => DATA + PAGE,
+                None => target(self.random, size, true),
+            };
             if !self.solve(wanted) {
                 return false;
             }
@@ -357,10 +390,26 @@ impl Place<'_> {
         let wide = self.bits == 64;
         let upper = if wide { narrow(self.random, !0xffff_ffff) } else { 0 };
         let i = self.instruction;
-        let pointer = |random: &mut Random, kind: OpKind, size: u64| {
-            let mut at = DATA + PAGE + random.below(PAGE);
+        // Those two leave other traces before they fault: MMX state, part of a frame.
+        let partial = matches!(i.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Enter);
+        let boundary = self.boundary.filter(|_| !partial);
+        if let Some(boundary) = boundary
+            && i.is_stack_instruction()
+        {
+            self.state.gpr[4] = boundary - 4 + self.random.below(16);
+        }
+        // Which of two operands that fault is reported is the processor's.
+        let pointers = (0..i.op_count()).filter(|&operand| is_string_operand(i, operand)).count();
+        let mut chosen = pointers < 2 || self.random.one_in(2);
+        let mut pointer = |random: &mut Random, kind: OpKind, size: u64| {
+            let crosses = chosen;
+            chosen = !chosen || pointers < 2;
+            let mut at = match boundary.filter(|_| crosses) {
+                Some(boundary) => crossing(random, size, boundary),
+                None => DATA + PAGE + random.below(PAGE),
+            };
             // MASKMOVQ leaves x87 for MMX state even when it faults, on some processors.
-            if random.one_in(8) && i.mnemonic() != Mnemonic::Maskmovq {
+            if boundary.is_none() && crosses && random.one_in(8) && i.mnemonic() != Mnemonic::Maskmovq {
                 at = target(random, size, false);
             }
             match kind {
