@@ -56,7 +56,9 @@ def test_prints_and_powers_off() -> None:
 
 
 def test_memory_and_registers_are_set_up() -> None:
-    machine, engine = make(lambda machine, index: fake.power_off(), memory="4G", cpus=3)
+    machine, engine = make(
+        lambda machine, index: fake.power_off(), memory="4G", cpus=3, cpu="EPYC,-avx"
+    )
     machine.start()
     assert reason(machine) is ExitReason.POWER_OFF
     built = engine.machines[0]
@@ -70,6 +72,7 @@ def test_memory_and_registers_are_set_up() -> None:
     assert built.cpus[0].values["rip"] == 0x100000
     assert built.cpus[0].system["cr0"] == 0x11
     assert not built.cpus[1].values
+    assert engine.cpus == ["EPYC,-avx"]
 
 
 def test_output_arrives_without_an_end() -> None:

@@ -6,6 +6,7 @@
 
 pub mod availability;
 pub mod feature;
+mod leaves;
 mod model;
 mod named;
 pub mod spec;

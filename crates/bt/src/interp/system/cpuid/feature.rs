@@ -329,15 +329,20 @@ impl FeatureSet {
         let mut set = Self::EMPTY;
         let mut group = 0;
         while group < groups.len() {
-            let mut index = 0;
-            while index < groups[group].len() {
-                let feature = groups[group][index];
-                set.0[feature.word as usize] |= 1 << feature.bit;
-                index += 1;
-            }
+            set = set.with(groups[group]);
             group += 1;
         }
         set
+    }
+
+    /// This set and `more`.
+    pub const fn with(mut self, more: &[Feature]) -> Self {
+        let mut index = 0;
+        while index < more.len() {
+            self.0[more[index].word as usize] |= 1 << more[index].bit;
+            index += 1;
+        }
+        self
     }
 
     /// One register.

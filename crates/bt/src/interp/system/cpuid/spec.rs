@@ -163,8 +163,12 @@ impl CpuSpec {
 pub fn runnable(offered: &FeatureSet) -> Vec<&'static str> {
     let runs = |name: &&str| {
         let base = MODELS.iter().find(|model| model.names.contains(name));
-        let spec = CpuSpec { base, ..CpuSpec::host() };
-        spec.wanted(offered).is_ok_and(|wanted| wanted.beyond(offered).is_empty())
+        let spec = CpuSpec {
+            base,
+            ..CpuSpec::host()
+        };
+        spec.wanted(offered)
+            .is_ok_and(|wanted| wanted.beyond(offered).is_empty())
     };
     models().into_iter().filter(runs).collect()
 }

@@ -72,12 +72,21 @@ const LEVELS: [&[(u32, usize, u32)]; 4] = [
         (1, ECX, 22),
         (1, ECX, 26),
     ],
-    &[(7, EBX, 16), (7, EBX, 30), (7, EBX, 28), (7, EBX, 17), (7, EBX, 31)],
+    &[
+        (7, EBX, 16),
+        (7, EBX, 30),
+        (7, EBX, 28),
+        (7, EBX, 17),
+        (7, EBX, 31),
+    ],
 ];
 
 #[test]
 fn levels_have_what_the_psabi_lists_and_nothing_of_the_next() {
-    for (index, name) in ["x86-64-v1", "x86-64-v2", "x86-64-v3"].into_iter().enumerate() {
+    for (index, name) in ["x86-64-v1", "x86-64-v2", "x86-64-v3"]
+        .into_iter()
+        .enumerate()
+    {
         let model = on_rich(name).unwrap();
         for (level, bits) in LEVELS.iter().enumerate() {
             for &(leaf, output, number) in *bits {
@@ -125,7 +134,11 @@ fn models_are_consistent() {
         let amd = get(&cpu, 0, 0)[1] == 0x6874_7541;
         let shared = get(&cpu, 1, 0)[3] & 0x0183_f3ff;
         let repeated = get(&cpu, 0x8000_0001, 0)[3] & 0x0183_f3ff;
-        assert_eq!(repeated & !(1 << 11), if amd { shared & !(1 << 11) } else { 0 }, "{name}");
+        assert_eq!(
+            repeated & !(1 << 11),
+            if amd { shared & !(1 << 11) } else { 0 },
+            "{name}"
+        );
     }
 }
 
@@ -150,7 +163,10 @@ fn identities() {
     assert_eq!(skylake.get(&cpu, 0, 4, 3)[0] & 0xff, 0x63);
     assert_eq!(skylake.get(&cpu, 0, 4, 4), [0; 4]);
     assert_eq!(brand(&on_rich("x86-64-v2").unwrap()), "x86-64-v2 processor");
-    assert_eq!(on_rich("x86-64-v2").unwrap().get(&cpu, 0, 1, 0)[0], 0x0008_06f8);
+    assert_eq!(
+        on_rich("x86-64-v2").unwrap().get(&cpu, 0, 1, 0)[0],
+        0x0008_06f8
+    );
     let pentium = on_rich("pentium").unwrap();
     assert_eq!(pentium.get(&cpu, 0, 0, 0)[0], 1);
     assert_eq!(pentium.get(&cpu, 0, 1, 0)[0], 0x52c);
@@ -161,12 +177,24 @@ fn identities() {
 #[test]
 fn features_bring_what_they_need_and_take_what_needs_them() {
     let v1 = on_rich("x86-64-v1,+avx2").unwrap();
-    for feature in [Feature::AVX2, Feature::AVX, Feature::XSAVE, Feature::SSE4_2, Feature::SSE3] {
+    for feature in [
+        Feature::AVX2,
+        Feature::AVX,
+        Feature::XSAVE,
+        Feature::SSE4_2,
+        Feature::SSE3,
+    ] {
         assert!(v1.features().has(feature), "{}", feature.name());
     }
     assert!(!v1.features().has(Feature::FMA));
     let plain = on_rich("host,-XSave").unwrap();
-    for feature in [Feature::AVX, Feature::VAES, Feature::F16C, Feature::XGETBV1, Feature::AVX2] {
+    for feature in [
+        Feature::AVX,
+        Feature::VAES,
+        Feature::F16C,
+        Feature::XGETBV1,
+        Feature::AVX2,
+    ] {
         assert!(!plain.features().has(feature), "{}", feature.name());
     }
     assert!(plain.features().has(Feature::BMI2) && plain.features().has(Feature::AES));
@@ -178,7 +206,12 @@ fn features_bring_what_they_need_and_take_what_needs_them() {
 fn all_features_have_one_bit_and_names_of_their_own() {
     let all: Vec<_> = Feature::all().collect();
     for (index, &feature) in all.iter().enumerate() {
-        assert_eq!(Feature::named(feature.name()), Some(feature), "{}", feature.name());
+        assert_eq!(
+            Feature::named(feature.name()),
+            Some(feature),
+            "{}",
+            feature.name()
+        );
         assert!(!all[..index].contains(&feature), "{}", feature.name());
     }
     assert_eq!(Feature::named("LZCNT"), Some(Feature::LZCNT));
@@ -207,10 +240,21 @@ fn what_can_not_be_had_is_named() {
         values
     };
     let spec = CpuSpec::parse("x86-64-v3").unwrap();
-    let error = CpuidModel::with_spec_on(&poor, &spec, 1, 1).unwrap_err().to_string();
+    let error = CpuidModel::with_spec_on(&poor, &spec, 1, 1)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("host: avx2;"), "{error}");
     let spec = CpuSpec::parse("x86-64-v3,-avx2").unwrap();
     assert!(CpuidModel::with_spec_on(&poor, &spec, 1, 1).is_ok());
+    for model in [
+        "x86-64-v4",
+        "Skylake-Server",
+        "Icelake-Server",
+        "EPYC-Genoa",
+    ] {
+        assert!(on_rich(model).is_err(), "{model}");
+        assert!(on_rich(&format!("{model},-avx512f")).is_ok(), "{model}");
+    }
     assert_eq!(runnable(&FeatureSet::EMPTY), ["host", "max"]);
 }
 
@@ -246,7 +290,11 @@ fn hidden_instructions_are_undefined() {
     let cases: &[(&str, &[u8], &str)] = &[
         ("popcnt eax, ecx", &[0xf3, 0x0f, 0xb8, 0xc1], "popcnt"),
         ("paddd xmm0, xmm1", &[0x66, 0x0f, 0xfe, 0xc1], "sse2"),
-        ("pshufb xmm0, xmm1", &[0x66, 0x0f, 0x38, 0x00, 0xc1], "ssse3"),
+        (
+            "pshufb xmm0, xmm1",
+            &[0x66, 0x0f, 0x38, 0x00, 0xc1],
+            "ssse3",
+        ),
         ("cmovz eax, ecx", &[0x0f, 0x44, 0xc1], "cmov"),
         ("rdtscp", &[0x0f, 0x01, 0xf9], "rdtscp"),
         ("rdtsc", &[0x0f, 0x31], "tsc"),
@@ -273,7 +321,11 @@ fn bit_counts_without_their_feature_are_bit_scans() {
     let (tzcnt, lzcnt) = ([0xf3, 0x0f, 0xbc, 0xc1], [0xf3, 0x0f, 0xbd, 0xc1]);
     for model in ["host,-abm,-bmi1", "x86-64-v1"] {
         assert_eq!(step(model, &tzcnt).unwrap().gpr[RAX], 4);
-        assert_eq!(step(model, &lzcnt).unwrap().gpr[RAX], 4, "BSR, not LZCNT's 27");
+        assert_eq!(
+            step(model, &lzcnt).unwrap().gpr[RAX],
+            4,
+            "BSR, not LZCNT's 27"
+        );
     }
     if here("host").features().has(Feature::LZCNT) {
         assert_eq!(step("host", &lzcnt).unwrap().gpr[RAX], 27);
@@ -289,7 +341,10 @@ fn control_registers_follow_the_model() {
         ("smep", cr::CR4_SMEP),
         ("umip", cr::CR4_UMIP),
     ] {
-        for (model, refused) in [("host".to_owned(), false), (format!("host,-{feature}"), true)] {
+        for (model, refused) in [
+            ("host".to_owned(), false),
+            (format!("host,-{feature}"), true),
+        ] {
             let (mut cpu, mut env) = long();
             env.model = here(&model);
             let value = cpu.cr4 & !cr::CR4_PSE & !cr::CR4_PGE | bit;
@@ -302,6 +357,9 @@ fn control_registers_follow_the_model() {
         let (mut cpu, mut env) = protected();
         super::super::set_efer(&mut cpu, &mut env, bit).unwrap();
         env.model = here(&format!("host,-{feature}"));
-        assert!(super::super::set_efer(&mut cpu, &mut env, bit).is_err(), "{feature}");
+        assert!(
+            super::super::set_efer(&mut cpu, &mut env, bit).is_err(),
+            "{feature}"
+        );
     }
 }
