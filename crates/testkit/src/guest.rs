@@ -210,6 +210,16 @@ pub fn memory() -> Result<Arc<GuestMemory>, MemoryError> {
     for (start, size) in [(CODE, CODE_SIZE), (AREA, AREA_SIZE), (TABLES, TABLES_SIZE)] {
         memory.map(start, size, RegionKind::Ram)?;
     }
+    write_tables(&memory)?;
+    Ok(Arc::new(memory))
+}
+
+/// Writes page tables, descriptor tables and handlers, the first time or again.
+///
+/// # Errors
+/// [`MemoryError`] if `memory` is not from [`memory`].
+pub fn write_tables(memory: &GuestMemory) -> Result<(), MemoryError> {
+    memory.fill(TABLES, TABLES_SIZE as usize, 0)?;
     let put = |address, value: u64| memory.write(address, &value.to_le_bytes());
     let all = paging::P | paging::RW | paging::US;
     put(PML4, PDPT | all)?;
@@ -256,8 +266,7 @@ pub fn memory() -> Result<Arc<GuestMemory>, MemoryError> {
     for stack in [TSS + 4, TSS + 0x24] {
         put(stack, STACK_TOP)?;
     }
-    memory.write(ENTRY, &entry_code())?;
-    Ok(Arc::new(memory))
+    memory.write(ENTRY, &entry_code())
 }
 
 /// Address of the page-table entry that maps `linear`, which lies in code, data or tables.

@@ -131,6 +131,15 @@ impl Generator {
         &self.codes
     }
 
+    /// Bytes of an instruction with random operands, for code that may do anything.
+    pub fn random_encoding(&mut self) -> Vec<u8> {
+        let code = self.random.pick(&self.codes);
+        let mut bytes = encode::encode(&mut self.random, code, self.bits);
+        let length = Decoder::new(self.bits, &bytes, DecoderOptions::NONE).decode().len();
+        bytes.truncate(length.clamp(1, 15));
+        bytes
+    }
+
     /// A case of `code` that accesses memory around `boundary`: across it, where the operand has
     /// more than one byte, or right beside it. `None` where `code` accesses no memory.
     pub fn boundary_case(&mut self, code: Code, slot: u64, boundary: u64) -> Option<Case> {
