@@ -52,8 +52,14 @@ impl Bench {
         let mut image = vec![0; IMAGE_SIZE];
         fill_data(generator.random(), &mut image);
         image[(ABSENT - DATA) as usize..(ISLAND - DATA) as usize].fill(0);
-        let mut bench =
-            Self { host, translated, interpreted, generator, image, failures: Vec::new() };
+        let mut bench = Self {
+            host,
+            translated,
+            interpreted,
+            generator,
+            image,
+            failures: Vec::new(),
+        };
         let image = bench.image.clone();
         bench.host.write_data(&image, true);
         Some(bench)
@@ -67,7 +73,9 @@ impl Bench {
                 .write(entry_address(SPECIAL), &(page | bits).to_le_bytes())
                 .expect("tables have memory");
         }
-        self.translated.vcpu.set_system_registers(&system_registers(64));
+        self.translated
+            .vcpu
+            .set_system_registers(&system_registers(64));
     }
 
     fn cases(&mut self, boundaries: &[u64], mut check: impl FnMut(&mut Self, &Case)) -> usize {
@@ -121,21 +129,27 @@ impl Bench {
         let undefined = case.instruction.rflags_undefined() != 0;
         let faulted = expected.0.state.rip == case.address();
         let undefined_flags = if undefined || faulted { FLAGS } else { 0 };
-        let rules = Rules { undefined_flags, privilege: kernel };
+        let rules = Rules {
+            undefined_flags,
+            privilege: kernel,
+        };
         let text = match found {
-            Ok((outcome, data)) => {
-                differences(&expected.0, &expected.1, &outcome, &data, rules)
-            }
+            Ok((outcome, data)) => differences(&expected.0, &expected.1, &outcome, &data, rules),
             Err(error) => format!("  {error}\n"),
         };
         if !text.is_empty() {
-            self.failures.push(format!("{name} differs:\n{text}{}", describe(case)));
+            self.failures
+                .push(format!("{name} differs:\n{text}{}", describe(case)));
         }
     }
 
     fn finish(self, count: usize) {
         println!("{count} cases");
-        for text in self.failures.iter().take(number("RINGFENCE_DIFF_SHOWN", 8) as usize) {
+        for text in self
+            .failures
+            .iter()
+            .take(number("RINGFENCE_DIFF_SHOWN", 8) as usize)
+        {
             eprintln!("{text}");
         }
         assert!(count > 1000, "too few instructions access memory: {count}");
@@ -143,7 +157,12 @@ impl Bench {
     }
 }
 
-fn run(machine: &mut dyn Machine, case: &Case, image: &[u8], ring: Ring) -> Result<(Outcome, Vec<u8>), String> {
+fn run(
+    machine: &mut dyn Machine,
+    case: &Case,
+    image: &[u8],
+    ring: Ring,
+) -> Result<(Outcome, Vec<u8>), String> {
     machine.write_data(image);
     let outcome = machine.run(&case.state, ring)?;
     Ok((outcome, machine.read_data()))
@@ -151,8 +170,17 @@ fn run(machine: &mut dyn Machine, case: &Case, image: &[u8], ring: Ring) -> Resu
 
 #[test]
 fn operands_across_absent_and_read_only_pages() {
-    let Some(mut bench) = Bench::new(0x5eed_0003) else { return };
-    let boundaries = [DATA, READ_ONLY, ABSENT, ISLAND, ISLAND + PAGE, READ_ONLY + 8];
+    let Some(mut bench) = Bench::new(0x5eed_0003) else {
+        return;
+    };
+    let boundaries = [
+        DATA,
+        READ_ONLY,
+        ABSENT,
+        ISLAND,
+        ISLAND + PAGE,
+        READ_ONLY + 8,
+    ];
     let count = bench.cases(&boundaries, |bench, case| {
         let image = bench.patched(case);
         let expected = bench.native(case);
@@ -170,7 +198,9 @@ fn operands_across_absent_and_read_only_pages() {
 
 #[test]
 fn operands_across_a_page_with_translated_code() {
-    let Some(mut bench) = Bench::new(0x5eed_0004) else { return };
+    let Some(mut bench) = Bench::new(0x5eed_0004) else {
+        return;
+    };
     bench.remap(SPECIAL, true);
     let count = bench.cases(&[SPECIAL, SPECIAL + PAGE], |bench, case| {
         let mut image = bench.patched(case);
@@ -196,19 +226,30 @@ fn operands_across_a_page_with_translated_code() {
 #[test]
 fn operands_across_a_device() {
     for outside in [false, true] {
-        let Some(mut bench) = Bench::new(0x5eed_0005) else { return };
+        let Some(mut bench) = Bench::new(0x5eed_0005) else {
+            return;
+        };
         bench.remap(DEVICE, false);
-        let mocks = [Arc::clone(bench.translated.mock()), Arc::clone(bench.interpreted.mock())];
+        let mocks = [
+            Arc::clone(bench.translated.mock()),
+            Arc::clone(bench.interpreted.mock()),
+        ];
         mocks[0].outside.store(outside, Ordering::SeqCst);
         let count = bench.cases(&[SPECIAL, SPECIAL + PAGE], |bench, case| {
             let image = bench.patched(case);
             let page = SPECIAL_OFFSET..SPECIAL_OFFSET + PAGE as usize;
             let expected = bench.native(case);
-            for (index, name) in ["the translator", "the interpreter"].into_iter().enumerate() {
+            for (index, name) in ["the translator", "the interpreter"]
+                .into_iter()
+                .enumerate()
+            {
                 let mock = &mocks[index];
                 mock.set_registers(&image[page.clone()]);
-                let machine: &mut dyn Machine =
-                    if index == 0 { &mut bench.translated } else { &mut bench.interpreted };
+                let machine: &mut dyn Machine = if index == 0 {
+                    &mut bench.translated
+                } else {
+                    &mut bench.interpreted
+                };
                 let found = run(machine, case, &image, Ring::User).map(|(outcome, mut data)| {
                     data[page.clone()].copy_from_slice(&mock.registers().0);
                     (outcome, data)
@@ -216,7 +257,10 @@ fn operands_across_a_device() {
                 bench.compare(name, case, &expected, found, false);
             }
         });
-        assert!(mocks[0].registers().1 > 1000, "the device was hardly accessed");
+        assert!(
+            mocks[0].registers().1 > 1000,
+            "the device was hardly accessed"
+        );
         bench.finish(count);
     }
 }

@@ -37,7 +37,10 @@ impl Failures {
         let count = self.by_kind.entry(kind).or_default();
         *count += 1;
         if *count == 1 && self.texts.len() < self.shown {
-            self.texts.push(format!("{engine} differs from the host:\n{text}{}", describe(case)));
+            self.texts.push(format!(
+                "{engine} differs from the host:\n{text}{}",
+                describe(case)
+            ));
         }
     }
 
@@ -87,10 +90,17 @@ fn on(machine: &mut dyn Machine, case: &Case, image: &[u8], ring: Ring) -> Resul
 
 /// Flags in the bits of RFLAGS, from those of the decoder.
 fn from_decoder(bits: u32) -> u64 {
-    [(1, 1 << 11), (2, 1 << 7), (4, 1 << 6), (8, 1 << 4), (16, 1), (32, 1 << 2)]
-        .into_iter()
-        .filter(|(bit, _)| bits & bit != 0)
-        .fold(0, |mask, (_, flag)| mask | flag)
+    [
+        (1, 1 << 11),
+        (2, 1 << 7),
+        (4, 1 << 6),
+        (8, 1 << 4),
+        (16, 1),
+        (32, 1 << 2),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| bits & bit != 0)
+    .fold(0, |mask, (_, flag)| mask | flag)
 }
 
 /// Flags in which the interpreter and the translator may differ from the host.
@@ -105,7 +115,14 @@ fn ignored_flags(case: &Case, outcome: &Outcome) -> (u64, u64) {
         return (0, from_decoder(instruction.rflags_modified()));
     }
     let undefined = from_decoder(instruction.rflags_undefined());
-    (undefined, if passes_flags(instruction.mnemonic()) { undefined } else { 0 })
+    (
+        undefined,
+        if passes_flags(instruction.mnemonic()) {
+            undefined
+        } else {
+            0
+        },
+    )
 }
 
 fn check(bits: u32, cases: u64, salt: u64) {
@@ -129,7 +146,10 @@ fn check(bits: u32, cases: u64, salt: u64) {
     println!("{} instruction codes", generator.code_count());
     let trace = number("RINGFENCE_DIFF_TRACE", 0) != 0;
     let shown = number("RINGFENCE_DIFF_SHOWN", 10) as usize;
-    let mut failures = Failures { shown, ..Failures::default() };
+    let mut failures = Failures {
+        shown,
+        ..Failures::default()
+    };
     let mut done = 0;
     let mut vectors = [0u64; 32];
     while done < cases {
@@ -138,8 +158,9 @@ fn check(bits: u32, cases: u64, salt: u64) {
         let page = PAGE as usize;
         image[4 * page..5 * page].fill(0);
         host.0.write_data(&image, true);
-        let batch: Vec<Case> =
-            (0..BATCH.min(cases - done)).map(|slot| generator.case(slot)).collect();
+        let batch: Vec<Case> = (0..BATCH.min(cases - done))
+            .map(|slot| generator.case(slot))
+            .collect();
         let mut code = vec![0xcc; CODE_SIZE as usize];
         for case in &batch {
             let offset = (case.state.rip - CODE) as usize;
@@ -155,11 +176,22 @@ fn check(bits: u32, cases: u64, salt: u64) {
             }
             let expected = host.run(case, &image);
             vectors[usize::from(expected.0.vector) & 31] += 1;
-            one(&mut failures, &mut translated, &mut interpreted, case, &image, &expected);
+            one(
+                &mut failures,
+                &mut translated,
+                &mut interpreted,
+                case,
+                &image,
+                &expected,
+            );
         }
         done += batch.len() as u64;
     }
-    let seen: Vec<_> = vectors.iter().enumerate().filter(|(_, n)| **n > 0).collect();
+    let seen: Vec<_> = vectors
+        .iter()
+        .enumerate()
+        .filter(|(_, n)| **n > 0)
+        .collect();
     println!("{done} cases, by the vector that ended them: {seen:?}");
     failures.finish(seed);
 }
@@ -172,19 +204,41 @@ fn one(
     image: &[u8],
     expected: &Run,
 ) {
-    let user = if case.compatibility { Ring::User32 } else { Ring::User };
+    let user = if case.compatibility {
+        Ring::User32
+    } else {
+        Ring::User
+    };
     let (undefined, passed) = ignored_flags(case, &expected.0);
     let mut engines: Vec<(&str, &mut dyn Machine, Ring, u64)> = vec![
         ("interpreter, CPL 3", interpreted, user, undefined),
         ("translator, CPL 3", translated, user, passed),
     ];
     for (name, machine, ring, undefined_flags) in &mut engines {
-        compare(failures, name, *machine, case, image, *ring, expected, *undefined_flags);
+        compare(
+            failures,
+            name,
+            *machine,
+            case,
+            image,
+            *ring,
+            expected,
+            *undefined_flags,
+        );
     }
     let sensitive = ring_sensitive(case.instruction.code()) || case.state.rflags & AC != 0;
     if !case.compatibility && !sensitive {
         let name = "translator, CPL 0";
-        compare(failures, name, translated, case, image, Ring::Kernel, expected, passed);
+        compare(
+            failures,
+            name,
+            translated,
+            case,
+            image,
+            Ring::Kernel,
+            expected,
+            passed,
+        );
     }
 }
 
@@ -201,7 +255,10 @@ fn compare(
 ) {
     match on(machine, case, image, ring) {
         Ok(found) => {
-            let rules = Rules { undefined_flags, privilege: ring == Ring::Kernel };
+            let rules = Rules {
+                undefined_flags,
+                privilege: ring == Ring::Kernel,
+            };
             let text = differences(&expected.0, &expected.1, &found.0, &found.1, rules);
             if !text.is_empty() {
                 failures.add(name, case, &text);
@@ -231,7 +288,10 @@ fn a_wrong_outcome_is_found() {
         address: 0,
     };
     let data = [0; 16];
-    let rules = Rules { undefined_flags: 0, privilege: false };
+    let rules = Rules {
+        undefined_flags: 0,
+        privilege: false,
+    };
     let text = |found: &Outcome, data: &[u8]| differences(&expected, &[0; 16], found, data, rules);
     assert_eq!(text(&expected, &data), "");
     let mut found = expected;

@@ -70,11 +70,22 @@ fn undisturbed(name: &str, code: &[u8], mut state: State, counter: usize) {
             let (_, expected, data) = run(code, &state, ring, false);
             assert_eq!(expected.vector, exception::BP, "{name}");
             let (count, found, found_data) = run(code, &state, ring, true);
-            assert_eq!(expected.state.gpr, found.state.gpr, "{name} after {count} interrupts");
+            assert_eq!(
+                expected.state.gpr, found.state.gpr,
+                "{name} after {count} interrupts"
+            );
             let flags = 0xcd5;
-            assert_eq!(expected.state.rflags & flags, found.state.rflags & flags, "{name}");
+            assert_eq!(
+                expected.state.rflags & flags,
+                found.state.rflags & flags,
+                "{name}"
+            );
             assert_eq!(expected.state.rip, found.state.rip, "{name}");
-            assert_eq!(expected.state.normal_xsave(), found.state.normal_xsave(), "{name}");
+            assert_eq!(
+                expected.state.normal_xsave(),
+                found.state.normal_xsave(),
+                "{name}"
+            );
             assert!(data == found_data, "{name}: memory differs");
             if count >= ENOUGH || state.gpr[counter] > 1 << 30 {
                 break count;
@@ -108,8 +119,8 @@ fn calls_with_flags_survive_interrupts() {
     // top: ADC RAX, RBX; CALL f; LEA RCX, [RCX-1]; JRCXZ end; JMP top; end: INT3
     // f: SBB R9, RAX; RET
     let code = [
-        0x48, 0x11, 0xd8, 0xe8, 0x09, 0, 0, 0, 0x48, 0x8d, 0x49, 0xff, 0xe3, 0x02, 0xeb, 0xf0, 0xcc,
-        0x49, 0x19, 0xc1, 0xc3,
+        0x48, 0x11, 0xd8, 0xe8, 0x09, 0, 0, 0, 0x48, 0x8d, 0x49, 0xff, 0xe3, 0x02, 0xeb, 0xf0,
+        0xcc, 0x49, 0x19, 0xc1, 0xc3,
     ];
     undisturbed("calls with flags", &code, numbers(2_000_000), 1);
 }
@@ -149,7 +160,9 @@ fn a_repeated_string_instruction_is_interrupted_between_elements() {
     code.extend((DATA as u32).to_le_bytes());
     code.push(0xbe);
     code.extend((DATA as u32 + 1).to_le_bytes());
-    code.extend([0xb9, 0x40, 0x1f, 0, 0, 0xf3, 0xa4, 0x48, 0xff, 0xca, 0x75, 0xea, 0xcc]);
+    code.extend([
+        0xb9, 0x40, 0x1f, 0, 0, 0xf3, 0xa4, 0x48, 0xff, 0xca, 0x75, 0xea, 0xcc,
+    ]);
     let mut state = state();
     state.gpr[2] = 20_000;
     undisturbed("REP MOVSB", &code, state, 2);
@@ -212,5 +225,8 @@ fn cleared_if_keeps_interrupts_out() {
     state.gpr[1] = 100_000;
     machine.mock().raise(VECTOR);
     let outcome = machine.run(&state, Ring::Kernel).expect("a result");
-    assert_eq!((outcome.vector, outcome.state.gpr[0]), (exception::BP, 100_000));
+    assert_eq!(
+        (outcome.vector, outcome.state.gpr[0]),
+        (exception::BP, 100_000)
+    );
 }

@@ -26,7 +26,10 @@ struct Code {
 
 impl Code {
     fn new(at: u64) -> Self {
-        Self { at, bytes: Vec::new() }
+        Self {
+            at,
+            bytes: Vec::new(),
+        }
     }
     fn here(&self) -> u64 {
         self.at + self.bytes.len() as u64
@@ -45,11 +48,13 @@ impl Code {
     }
     /// MOV dword [address], value.
     fn store32(&mut self, address: u64, value: u32) -> &mut Self {
-        self.absolute(&[0xc7, 0x04, 0x25], address).put(&value.to_le_bytes())
+        self.absolute(&[0xc7, 0x04, 0x25], address)
+            .put(&value.to_le_bytes())
     }
     /// MOV reg32, value.
     fn load(&mut self, register: u8, value: u64) -> &mut Self {
-        self.put(&[0xb8 | register]).put(&(value as u32).to_le_bytes())
+        self.put(&[0xb8 | register])
+            .put(&(value as u32).to_le_bytes())
     }
     fn call(&mut self, target: u64) -> &mut Self {
         let distance = target.wrapping_sub(self.here() + 5) as u32;
@@ -88,7 +93,10 @@ fn twice(change: impl FnOnce(&mut Code)) -> Outcome {
 
 fn assert_results(outcome: &Outcome, first: u64, second: u64) {
     assert_eq!(outcome.vector, exception::BP);
-    assert_eq!((outcome.state.gpr[3], outcome.state.gpr[0]), (first, second));
+    assert_eq!(
+        (outcome.state.gpr[3], outcome.state.gpr[0]),
+        (first, second)
+    );
 }
 
 #[test]
@@ -97,9 +105,14 @@ fn the_next_instruction_changes() {
         let mut code = Code::new(CODE);
         // MOV AL, imm8 right behind the store to its immediate, or behind some NOPs.
         let immediate = CODE + 8 + gap + 1;
-        code.store8(immediate, 0x2a).put(&vec![0x90; gap as usize]).put(&[0xb0, 0]);
+        code.store8(immediate, 0x2a)
+            .put(&vec![0x90; gap as usize])
+            .put(&[0xb0, 0]);
         let outcome = Everyone::new().run(&[code.part()], &state());
-        assert_eq!(outcome.state.gpr[0], 0x2a, "with {gap} instructions between");
+        assert_eq!(
+            outcome.state.gpr[0], 0x2a,
+            "with {gap} instructions between"
+        );
     }
 }
 
@@ -109,7 +122,9 @@ fn a_loop_changes_its_own_immediate() {
     code.load(1, 100).put(&[0x31, 0xc0]);
     let top = code.here();
     // ADD EAX, 1; INC dword [its immediate]; DEC ECX; JNZ
-    code.put(&[0x05, 1, 0, 0, 0]).absolute(&[0xff, 0x04, 0x25], top + 1).put(&[0xff, 0xc9]);
+    code.put(&[0x05, 1, 0, 0, 0])
+        .absolute(&[0xff, 0x04, 0x25], top + 1)
+        .put(&[0xff, 0xc9]);
     let distance = top.wrapping_sub(code.here() + 2) as u8;
     code.put(&[0x75, distance]);
     let outcome = Everyone::new().run(&[code.part()], &state());
@@ -122,7 +137,9 @@ fn an_instruction_changes_its_kind_in_a_loop() {
     // ADD EBX, 3 and SUB EBX, 3 differ in bit 3 and 5 of their ModRM byte: C3h and EBh.
     code.load(1, 300).load(3, 1000);
     let top = code.here();
-    code.put(&[0x83, 0xc3, 3]).absolute(&[0x80, 0x34, 0x25], top + 1).put(&[0x28]);
+    code.put(&[0x83, 0xc3, 3])
+        .absolute(&[0x80, 0x34, 0x25], top + 1)
+        .put(&[0x28]);
     code.put(&[0xff, 0xc9]);
     let distance = top.wrapping_sub(code.here() + 2) as u8;
     code.put(&[0x75, distance]);
@@ -152,17 +169,20 @@ fn a_store_reaches_code_over_a_page_boundary() {
 fn read_modify_write_changes_code() {
     // LOCK XADD dword [FUNCTION + 1], EDX; the counter was 1111h.
     let outcome = twice(|code| {
-        code.load(2, 5).absolute(&[0xf0, 0x0f, 0xc1, 0x14, 0x25], FUNCTION + 1);
+        code.load(2, 5)
+            .absolute(&[0xf0, 0x0f, 0xc1, 0x14, 0x25], FUNCTION + 1);
     });
     assert_results(&outcome, 0x1111, 0x1116);
     // LOCK CMPXCHG dword [FUNCTION + 1], EDX with EAX = 1111h.
     let outcome = twice(|code| {
-        code.load(2, 0x7777).absolute(&[0xf0, 0x0f, 0xb1, 0x14, 0x25], FUNCTION + 1);
+        code.load(2, 0x7777)
+            .absolute(&[0xf0, 0x0f, 0xb1, 0x14, 0x25], FUNCTION + 1);
     });
     assert_results(&outcome, 0x1111, 0x7777);
     // BTS dword [FUNCTION], 16: bit 8 of the immediate.
     let outcome = twice(|code| {
-        code.absolute(&[0x0f, 0xba, 0x2c, 0x25], FUNCTION + 1).put(&[17]);
+        code.absolute(&[0x0f, 0xba, 0x2c, 0x25], FUNCTION + 1)
+            .put(&[17]);
     });
     assert_results(&outcome, 0x1111, 0x2_1111 | 0x1111);
 }
@@ -172,14 +192,23 @@ fn string_instructions_change_code() {
     // REP MOVSB of another function over it.
     let mut code = Code::new(CODE);
     code.call(FUNCTION).put(&[0x89, 0xc3]);
-    code.load(6, CODE + 0x1000).load(7, FUNCTION).load(1, 6).put(&[0xf3, 0xa4]);
+    code.load(6, CODE + 0x1000)
+        .load(7, FUNCTION)
+        .load(1, 6)
+        .put(&[0xf3, 0xa4]);
     code.call(FUNCTION);
-    let parts =
-        [code.part(), (FUNCTION, function(0x1111)), (CODE + 0x1000, function(0x4444))];
+    let parts = [
+        code.part(),
+        (FUNCTION, function(0x1111)),
+        (CODE + 0x1000, function(0x4444)),
+    ];
     assert_results(&Everyone::new().run(&parts, &state()), 0x1111, 0x4444);
     // REP STOSD of its immediate, beginning in the page before it.
     let outcome = twice(|code| {
-        code.load(0, 0xb890_9090).load(7, FUNCTION - 11).load(1, 3).put(&[0xf3, 0xab]);
+        code.load(0, 0xb890_9090)
+            .load(7, FUNCTION - 11)
+            .load(1, 3)
+            .put(&[0xf3, 0xab]);
         code.store32(FUNCTION + 1, 0x5555);
     });
     assert_results(&outcome, 0x1111, 0x5555);
@@ -190,7 +219,9 @@ fn pushes_and_vector_stores_change_code() {
     // PUSH of eight bytes of code.
     let outcome = twice(|code| {
         code.put(&[0x48, 0xba, 0xb8, 0x66, 0x66, 0, 0, 0xc3, 0x90, 0x90]);
-        code.put(&[0x49, 0x89, 0xe0]).load(4, FUNCTION + 8).put(&[0x52]);
+        code.put(&[0x49, 0x89, 0xe0])
+            .load(4, FUNCTION + 8)
+            .put(&[0x52]);
         code.put(&[0x4c, 0x89, 0xc4]);
     });
     assert_results(&outcome, 0x1111, 0x6666);
@@ -200,8 +231,11 @@ fn pushes_and_vector_stores_change_code() {
     code.absolute(&[0xc5, 0xfc, 0x10, 0x04, 0x25], CODE + 0x1000);
     code.absolute(&[0xc5, 0xfc, 0x11, 0x04, 0x25], FUNCTION);
     code.call(FUNCTION);
-    let parts =
-        [code.part(), (FUNCTION, function(0x1111)), (CODE + 0x1000, function(0x8888))];
+    let parts = [
+        code.part(),
+        (FUNCTION, function(0x1111)),
+        (CODE + 0x1000, function(0x8888)),
+    ];
     assert_results(&Everyone::new().run(&parts, &state()), 0x1111, 0x8888);
 }
 
@@ -223,7 +257,10 @@ fn a_breakpoint_is_set_and_taken_back() {
     let next = CODE + 8;
     code.store8(next, 0xcc).put(&[0x90, 0xb0, 7]);
     let outcome = everyone.run(&[code.part()], &state());
-    assert_eq!((outcome.vector, outcome.state.rip), (exception::BP, next + 1));
+    assert_eq!(
+        (outcome.vector, outcome.state.rip),
+        (exception::BP, next + 1)
+    );
     // A debugger puts the NOP back and goes on there.
     let mut state = outcome.state;
     state.rip = next;
@@ -237,9 +274,11 @@ fn data_beside_code_changes_nothing() {
     code.load(1, 50).put(&[0x31, 0xc0]);
     let top = code.here();
     // INC dword of the same page, far from all code.
-    code.absolute(&[0xff, 0x04, 0x25], CODE + 0x800).put(&[0xff, 0xc0, 0xff, 0xc9]);
+    code.absolute(&[0xff, 0x04, 0x25], CODE + 0x800)
+        .put(&[0xff, 0xc0, 0xff, 0xc9]);
     let distance = top.wrapping_sub(code.here() + 2) as u8;
-    code.put(&[0x75, distance]).absolute(&[0x8b, 0x1c, 0x25], CODE + 0x800);
+    code.put(&[0x75, distance])
+        .absolute(&[0x8b, 0x1c, 0x25], CODE + 0x800);
     let outcome = Everyone::new().run(&[code.part(), (CODE + 0x800, vec![0; 4])], &state());
     assert_results(&outcome, 50, 50);
 }
@@ -252,11 +291,18 @@ fn around(change: impl FnOnce(&mut Translated)) -> (u64, u64) {
     let (at, bytes) = code.part();
     machine.write_code(at, &bytes);
     machine.write_code(FUNCTION, &function(0x1111));
-    let first = machine.run(&state(), Ring::User).expect("a result").state.gpr[0];
+    let first = machine
+        .run(&state(), Ring::User)
+        .expect("a result")
+        .state
+        .gpr[0];
     machine.begin(&state(), Ring::User);
     change(&mut machine);
     let exit = machine.vcpu.run(0).expect("no internal error");
-    assert_eq!((exit, machine.mock().take()), (Exit::Interrupted, Some(exception::BP)));
+    assert_eq!(
+        (exit, machine.mock().take()),
+        (Exit::Interrupted, Some(exception::BP))
+    );
     (first, machine.vcpu.registers().gpr[0])
 }
 
@@ -265,7 +311,9 @@ fn a_device_writes_code_while_the_processor_is_stopped() {
     let results = around(|machine| {
         // No one tells the processor: the write alone must do.
         let memory = Arc::clone(machine.memory());
-        memory.write(FUNCTION + 1, &0x2222u32.to_le_bytes()).expect("code has memory");
+        memory
+            .write(FUNCTION + 1, &0x2222u32.to_le_bytes())
+            .expect("code has memory");
     });
     assert_eq!(results, (0x1111, 0x2222));
 }
@@ -276,9 +324,14 @@ fn code_changes_through_another_linear_address() {
     // AREA is absent otherwise; here it shows the function's page.
     let entry = FUNCTION | paging::P | paging::RW | paging::US | paging::XD;
     let memory = Arc::clone(machine.memory());
-    memory.write(entry_address(AREA), &entry.to_le_bytes()).expect("tables have memory");
+    memory
+        .write(entry_address(AREA), &entry.to_le_bytes())
+        .expect("tables have memory");
     let mut code = Code::new(CODE);
-    code.call(FUNCTION).put(&[0x89, 0xc3]).store32(AREA + 1, 0x2222).call(FUNCTION);
+    code.call(FUNCTION)
+        .put(&[0x89, 0xc3])
+        .store32(AREA + 1, 0x2222)
+        .call(FUNCTION);
     let (at, bytes) = code.part();
     machine.write_code(at, &bytes);
     machine.write_code(FUNCTION, &function(0x1111));

@@ -37,9 +37,16 @@ impl Oracle {
     fn differ(&mut self, program: &Program, engine: usize) -> Option<String> {
         let (expected, expected_data) = self.native(program);
         let image = self.image.clone();
-        let ring = if engine == 2 { Ring::Kernel } else { Ring::User };
-        let machine: &mut dyn Machine =
-            if engine == 0 { &mut self.interpreted } else { &mut self.translated };
+        let ring = if engine == 2 {
+            Ring::Kernel
+        } else {
+            Ring::User
+        };
+        let machine: &mut dyn Machine = if engine == 0 {
+            &mut self.interpreted
+        } else {
+            &mut self.translated
+        };
         machine.write_data(&image);
         let found = match machine.run(&program.state, ring) {
             Ok(found) => found,
@@ -48,7 +55,10 @@ impl Oracle {
         let data = machine.read_data();
         // Where a program faults, flags may be dead.
         let undefined_flags = if expected.vector == 3 { 0 } else { FLAGS };
-        let rules = Rules { undefined_flags, privilege: engine == 2 };
+        let rules = Rules {
+            undefined_flags,
+            privilege: engine == 2,
+        };
         let text = differences(&expected, &expected_data, &found, &data, rules);
         (!text.is_empty()).then_some(text)
     }
@@ -68,7 +78,10 @@ impl Oracle {
             self.write(start, &code);
             // Where flags are defined again only by the next instruction, they may differ.
             if let Some(text) = self.differ(program, engine)
-                && text.trim_start().lines().any(|line| !line.trim().starts_with("rflags"))
+                && text
+                    .trim_start()
+                    .lines()
+                    .any(|line| !line.trim().starts_with("rflags"))
             {
                 let from = program.starts[index - 1];
                 let last = disassemble(&program.code[from..offset], start + from as u64, 64);
@@ -95,7 +108,12 @@ fn programs_act_as_on_the_host() {
         }
     };
     let mut generator = Generator::new(seed, 64, false, &allowed);
-    let mut oracle = Oracle { host, translated, interpreted, image: vec![0; IMAGE_SIZE] };
+    let mut oracle = Oracle {
+        host,
+        translated,
+        interpreted,
+        image: vec![0; IMAGE_SIZE],
+    };
     let (mut failures, mut ended) = (0, 0);
     for case in 0..cases {
         let slot = case % (CODE_SIZE / SLOT);
@@ -119,7 +137,9 @@ fn programs_act_as_on_the_host() {
             .into_iter()
             .enumerate()
         {
-            let Some(text) = oracle.differ(&program, engine) else { continue };
+            let Some(text) = oracle.differ(&program, engine) else {
+                continue;
+            };
             failures += 1;
             if failures <= 3 {
                 let code = disassemble(&program.code, address, 64).replace("; ", "\n    ");

@@ -55,7 +55,10 @@ pub fn differences(
     line("fs base", a.fs_base, b.fs_base);
     line("gs base", a.gs_base, b.gs_base);
     let (x, y) = (a.normal_xsave(), b.normal_xsave());
-    for at in (0..x.len()).step_by(8).filter(|&at| x[at..at + 8] != y[at..at + 8]) {
+    for at in (0..x.len())
+        .step_by(8)
+        .filter(|&at| x[at..at + 8] != y[at..at + 8])
+    {
         line(&field(at), word(&x, at), word(&y, at));
     }
     if expected_data != found_data {
@@ -69,12 +72,16 @@ pub fn differences(
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].iter().take(8).rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+    bytes[at..]
+        .iter()
+        .take(8)
+        .rev()
+        .fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 /// Name of the 8 bytes at `at` of an XSAVE image.
 fn field(at: usize) -> String {
-    let half = if at % 16 == 0 { "low" } else { "high" };
+    let half = if at.is_multiple_of(16) { "low" } else { "high" };
     match at {
         0 => "x87 control, status, tags".to_owned(),
         24 => "mxcsr".to_owned(),

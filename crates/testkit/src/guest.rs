@@ -62,7 +62,10 @@ struct Device {
 
 impl Default for Device {
     fn default() -> Self {
-        Self { registers: vec![0; PAGE as usize], accesses: 0 }
+        Self {
+            registers: vec![0; PAGE as usize],
+            accesses: 0,
+        }
     }
 }
 
@@ -85,7 +88,8 @@ impl Mock {
 
     /// Makes an interrupt wait for delivery.
     pub fn raise(&self, vector: u8) {
-        self.pending.store(0x100 | u32::from(vector), Ordering::SeqCst);
+        self.pending
+            .store(0x100 | u32::from(vector), Ordering::SeqCst);
         if let Some(kick) = self.kick.get() {
             kick.notify();
         }
@@ -119,7 +123,10 @@ impl Mock {
         let mut device = self.device();
         let from = usize::try_from(address.checked_sub(DEVICE)?).ok()?;
         let bytes = device.registers.get(from..from + usize::from(size))?;
-        let value = bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        let value = bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte));
         device.accesses += 1;
         Some(value)
     }
@@ -127,7 +134,9 @@ impl Mock {
     /// Stores to the device; `false` beyond its registers.
     pub fn store(&self, address: u64, size: u8, value: u64) -> bool {
         let mut device = self.device();
-        let from = address.checked_sub(DEVICE).and_then(|from| usize::try_from(from).ok());
+        let from = address
+            .checked_sub(DEVICE)
+            .and_then(|from| usize::try_from(from).ok());
         let Some(from) = from else { return false };
         let Some(bytes) = device.registers.get_mut(from..from + usize::from(size)) else {
             return false;
@@ -143,14 +152,19 @@ impl LocalDevices for Mock {
         Some((u64::from(u32::MAX) >> (32 - 8 * u32::from(size))) as u32)
     }
     fn port_write(&self, _: u32, port: u16, _: u8, _: u32) -> bool {
-        self.reported.store(0x100 | u32::from(port) & 0xff, Ordering::SeqCst);
+        self.reported
+            .store(0x100 | u32::from(port) & 0xff, Ordering::SeqCst);
         if let Some(kick) = self.kick.get() {
             kick.interrupt();
         }
         true
     }
     fn mmio_read(&self, _: u32, address: u64, size: u8) -> Option<u64> {
-        if self.outside.load(Ordering::SeqCst) { None } else { self.load(address, size) }
+        if self.outside.load(Ordering::SeqCst) {
+            None
+        } else {
+            self.load(address, size)
+        }
     }
     fn mmio_write(&self, _: u32, address: u64, size: u8, value: u64) -> bool {
         !self.outside.load(Ordering::SeqCst) && self.store(address, size, value)
@@ -236,7 +250,14 @@ pub fn write_tables(memory: &GuestMemory) -> Result<(), MemoryError> {
             _ if page == ISLAND + PAGE => 0,
             _ => all,
         };
-        put(entry_address(page), if bits == 0 { 0 } else { page | bits | paging::XD })?;
+        put(
+            entry_address(page),
+            if bits == 0 {
+                0
+            } else {
+                page | bits | paging::XD
+            },
+        )?;
     }
     for page in (TABLES..TABLES + TABLES_SIZE).step_by(PAGE as usize) {
         put(entry_address(page), page | paging::P | paging::RW)?;
@@ -254,7 +275,11 @@ pub fn write_tables(memory: &GuestMemory) -> Result<(), MemoryError> {
         let handler = HANDLERS + vector * HANDLER_SIZE;
         memory.write(handler, &[0xe6, vector as u8, 0xeb, 0xfe])?;
         // Interrupt gate, present, DPL 3 where software may use it, stack 1.
-        let dpl = if matches!(vector as u8, exception::BP | exception::OF) { 3u64 } else { 0 };
+        let dpl = if matches!(vector as u8, exception::BP | exception::OF) {
+            3u64
+        } else {
+            0
+        };
         let low = handler & 0xffff
             | u64::from(selector::KERNEL_CODE) << 16
             | 1 << 32
@@ -271,7 +296,11 @@ pub fn write_tables(memory: &GuestMemory) -> Result<(), MemoryError> {
 
 /// Address of the page-table entry that maps `linear`, which lies in code, data or tables.
 pub fn entry_address(linear: u64) -> u64 {
-    let table = if linear >= TABLES { HIGH_TABLE } else { LOW_TABLE };
+    let table = if linear >= TABLES {
+        HIGH_TABLE
+    } else {
+        LOW_TABLE
+    };
     table + (linear >> 12 & 0x1ff) * 8
 }
 
@@ -301,19 +330,42 @@ pub fn system_registers(bits: u32) -> SystemRegisters {
     };
     let data = segment(selector::KERNEL_DATA, 0xc093);
     // As in a process of Linux: no data segments in 64-bit code, DS and ES in 32-bit code.
-    let null = Segment { attributes: SegmentAttributes(0x1_0000), ..Segment::default() };
-    let flat = if bits == 32 { segment(selector::USER_DATA, 0xc0f3) } else { null };
+    let null = Segment {
+        attributes: SegmentAttributes(0x1_0000),
+        ..Segment::default()
+    };
+    let flat = if bits == 32 {
+        segment(selector::USER_DATA, 0xc0f3)
+    } else {
+        null
+    };
     SystemRegisters {
-        segments: [flat, segment(selector::KERNEL_CODE, 0xa09b), data, flat, null, null],
-        ldtr: Segment { attributes: SegmentAttributes(0x1_0082), ..Segment::default() },
+        segments: [
+            flat,
+            segment(selector::KERNEL_CODE, 0xa09b),
+            data,
+            flat,
+            null,
+            null,
+        ],
+        ldtr: Segment {
+            attributes: SegmentAttributes(0x1_0082),
+            ..Segment::default()
+        },
         tr: Segment {
             base: TSS,
             limit: 0x67,
             attributes: SegmentAttributes::TSS_BUSY,
             selector: selector::TSS,
         },
-        gdtr: DescriptorTable { base: GDT, limit: 0x4f },
-        idtr: DescriptorTable { base: IDT, limit: 0xfff },
+        gdtr: DescriptorTable {
+            base: GDT,
+            limit: 0x4f,
+        },
+        idtr: DescriptorTable {
+            base: IDT,
+            limit: 0xfff,
+        },
         cr0: cr::CR0_PE
             | cr::CR0_MP
             | cr::CR0_ET
@@ -336,12 +388,17 @@ pub fn system_registers(bits: u32) -> SystemRegisters {
 }
 
 /// XSETBV with x87, SSE and AVX, then INT3; to be run once from [`CODE`] at CPL 0.
-pub const XCR0_CODE: [u8; 13] =
-    [0x31, 0xc9, 0x31, 0xd2, 0xb8, 7, 0, 0, 0, 0x0f, 0x01, 0xd1, 0xcc];
+pub const XCR0_CODE: [u8; 13] = [
+    0x31, 0xc9, 0x31, 0xd2, 0xb8, 7, 0, 0, 0, 0x0f, 0x01, 0xd1, 0xcc,
+];
 
 /// Registers with which the guest begins [`XCR0_CODE`].
 pub fn start_registers() -> Registers {
-    let mut registers = Registers { rip: CODE, rflags: 2, ..Registers::default() };
+    let mut registers = Registers {
+        rip: CODE,
+        rflags: 2,
+        ..Registers::default()
+    };
     registers.gpr[4] = STACK_TOP;
     registers
 }
@@ -366,8 +423,14 @@ pub fn prepare(memory: &GuestMemory, state: &State, ring: Ring) -> Registers {
     for (to, value) in bytes.chunks_mut(8).zip(values) {
         to.copy_from_slice(&value.to_le_bytes());
     }
-    memory.write(ENTRY_DATA, &bytes).expect("the tables have memory");
-    let mut registers = Registers { gpr: state.gpr, rip: ENTRY, rflags: 2 };
+    memory
+        .write(ENTRY_DATA, &bytes)
+        .expect("the tables have memory");
+    let mut registers = Registers {
+        gpr: state.gpr,
+        rip: ENTRY,
+        rflags: 2,
+    };
     registers.gpr[4] = ENTRY_DATA + 24;
     registers
 }
@@ -386,9 +449,15 @@ pub fn outcome(
     let mut bytes = [0; 48];
     let coded = exception::has_error_code(vector);
     let size = if coded { 48 } else { 40 };
-    memory.read(registers.gpr[4], &mut bytes[48 - size..]).expect("the handler's stack");
+    memory
+        .read(registers.gpr[4], &mut bytes[48 - size..])
+        .expect("the handler's stack");
     let word = |i: usize| {
-        bytes[i * 8..].iter().take(8).rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
+        bytes[i * 8..]
+            .iter()
+            .take(8)
+            .rev()
+            .fold(0u64, |value, &byte| value << 8 | u64::from(byte))
     };
     let mut state = State::new();
     state.xsave.copy_from_slice(&xsave[..XSTATE_SIZE]);
@@ -402,7 +471,11 @@ pub fn outcome(
         state,
         vector,
         error_code: word(0) as u32,
-        address: if vector == exception::PF { system.cr2 } else { 0 },
+        address: if vector == exception::PF {
+            system.cr2
+        } else {
+            0
+        },
     }
 }
 
@@ -413,9 +486,10 @@ pub fn outcome(
 pub fn write_data(memory: &GuestMemory, image: &[u8]) {
     assert_eq!(image.len(), IMAGE_SIZE);
     let island = (ISLAND - DATA) as usize;
-    for (at, part) in
-        [(DATA, &image[..4 * PAGE as usize]), (ISLAND, &image[island..])]
-    {
+    for (at, part) in [
+        (DATA, &image[..4 * PAGE as usize]),
+        (ISLAND, &image[island..]),
+    ] {
         memory.write(at, part).expect("the data area has memory");
     }
 }
@@ -427,6 +501,10 @@ pub fn write_data(memory: &GuestMemory, image: &[u8]) {
 pub fn read_data(memory: &GuestMemory, image: &mut [u8]) {
     assert_eq!(image.len(), IMAGE_SIZE);
     let island = (ISLAND - DATA) as usize;
-    memory.read(DATA, &mut image[..4 * PAGE as usize]).expect("the data area has memory");
-    memory.read(ISLAND, &mut image[island..]).expect("the data area has memory");
+    memory
+        .read(DATA, &mut image[..4 * PAGE as usize])
+        .expect("the data area has memory");
+    memory
+        .read(ISLAND, &mut image[island..])
+        .expect("the data area has memory");
 }

@@ -48,9 +48,13 @@ impl Random {
         match self.below(8) {
             0 => self.below(20).wrapping_sub(4),
             1 => (1u64 << self.below(64)).wrapping_sub(self.below(3)),
-            2 => (1u64 << self.below(64)).wrapping_sub(self.below(3)).wrapping_neg(),
-            3 => self.pick(&[0, 1, u64::MAX, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff])
-                | if any & 1 == 0 { 0 } else { any << 32 },
+            2 => (1u64 << self.below(64))
+                .wrapping_sub(self.below(3))
+                .wrapping_neg(),
+            3 => {
+                self.pick(&[0, 1, u64::MAX, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff])
+                    | if any & 1 == 0 { 0 } else { any << 32 }
+            }
             4 => self.pick(&[
                 0x7fff_ffff,
                 0x8000_0000,

@@ -32,7 +32,14 @@ impl State {
         xsave[0..2].copy_from_slice(&0x037fu16.to_le_bytes());
         xsave[MXCSR..MXCSR + 4].copy_from_slice(&0x1f80u32.to_le_bytes());
         xsave[HEADER] = 7;
-        Self { xsave, gpr: [0; 16], rip: 0, rflags: 2, fs_base: 0, gs_base: 0 }
+        Self {
+            xsave,
+            gpr: [0; 16],
+            rip: 0,
+            rflags: 2,
+            fs_base: 0,
+            gs_base: 0,
+        }
     }
 
     /// XSAVE image with components that are in their initial configuration written out, and

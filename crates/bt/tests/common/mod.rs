@@ -24,7 +24,9 @@ const STEP_LIMIT: usize = 1_000_000;
 /// A number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
         Err(_) => default,
     }
 }
@@ -40,7 +42,9 @@ pub trait Machine {
 
     /// Writes code.
     fn write_code(&mut self, address: u64, bytes: &[u8]) {
-        self.memory().write(address, bytes).expect("code has memory");
+        self.memory()
+            .write(address, bytes)
+            .expect("code has memory");
     }
     /// Sets all data.
     fn write_data(&mut self, image: &[u8]) {
@@ -71,11 +75,18 @@ impl Translated {
             BtVcpu::new(0, 1, Arc::clone(&memory), mock.clone(), clock).expect("a processor");
         mock.attach(vcpu.kicker());
         vcpu.set_system_registers(&guest::system_registers(bits));
-        memory.write(CODE, &guest::XCR0_CODE).expect("code has memory");
+        memory
+            .write(CODE, &guest::XCR0_CODE)
+            .expect("code has memory");
         vcpu.set_registers(&guest::start_registers());
         let exit = vcpu.run(0).expect("the guest starts");
         assert_eq!((exit, mock.take()), (Exit::Interrupted, Some(3)));
-        Self { vcpu, bits, memory, mock }
+        Self {
+            vcpu,
+            bits,
+            memory,
+            mock,
+        }
     }
 
     pub fn begin(&mut self, state: &State, ring: Ring) {
@@ -87,7 +98,13 @@ impl Translated {
     pub fn outcome(&mut self, vector: u8) -> Outcome {
         let registers = self.vcpu.registers();
         let system = self.vcpu.system_registers();
-        guest::outcome(&self.memory, vector, &registers, &system, &self.vcpu.xsave())
+        guest::outcome(
+            &self.memory,
+            vector,
+            &registers,
+            &system,
+            &self.vcpu.xsave(),
+        )
     }
 }
 
@@ -107,9 +124,11 @@ impl Machine for Translated {
             // The device of the mock, when it lies outside the engine.
             let value = match exit {
                 Ok(Exit::MmioRead { address, size }) => self.mock.load(address, size),
-                Ok(Exit::MmioWrite { address, size, value }) => {
-                    self.mock.store(address, size, value).then_some(0)
-                }
+                Ok(Exit::MmioWrite {
+                    address,
+                    size,
+                    value,
+                }) => self.mock.store(address, size, value).then_some(0),
                 _ => None,
             };
             let Some(value) = value else { break };
@@ -119,7 +138,8 @@ impl Machine for Translated {
             (Some(vector), Ok(Exit::Interrupted)) => Ok(self.outcome(vector)),
             (reported, exit) => {
                 // The next case begins at CPL 0 again.
-                self.vcpu.set_system_registers(&guest::system_registers(self.bits));
+                self.vcpu
+                    .set_system_registers(&guest::system_registers(self.bits));
                 Err(format!("left with {exit:?}, vector {reported:?}"))
             }
         }
@@ -144,9 +164,16 @@ impl Interpreted {
         let phys = Phys::new(Arc::clone(&memory));
         // SAFETY: the context lives as long as the world, in the same structure.
         let world = unsafe { World::new(0, context.as_ptr(), phys, mock.clone(), clock, cpuid, 1) };
-        let mut this = Self { world, memory, mock, context };
+        let mut this = Self {
+            world,
+            memory,
+            mock,
+            context,
+        };
         set_system_registers(this.cpu(), &guest::system_registers(bits));
-        this.memory.write(CODE, &guest::XCR0_CODE).expect("code has memory");
+        this.memory
+            .write(CODE, &guest::XCR0_CODE)
+            .expect("code has memory");
         set_registers(this.cpu(), &guest::start_registers());
         assert_eq!(this.finish(), Ok(3));
         this
@@ -198,8 +225,16 @@ impl Interpreted {
 
     fn outcome(&self, vector: u8) -> Outcome {
         let cpu = self.cpu();
-        let registers = Registers { gpr: cpu.gpr, rip: cpu.rip, rflags: cpu.rflags };
-        let system = SystemRegisters { segments: cpu.seg, cr2: cpu.cr2, ..Default::default() };
+        let registers = Registers {
+            gpr: cpu.gpr,
+            rip: cpu.rip,
+            rflags: cpu.rflags,
+        };
+        let system = SystemRegisters {
+            segments: cpu.seg,
+            cr2: cpu.cr2,
+            ..Default::default()
+        };
         guest::outcome(&self.memory, vector, &registers, &system, &cpu.xsave.0)
     }
 }
@@ -245,7 +280,12 @@ impl Everyone {
         // The engine's signal handlers come first: the harness hands on what is not its own.
         let (translated, interpreted) = (Translated::new(64), Interpreted::new(64));
         let host = ringfence_testkit::Native::new().ok();
-        Self { host, translated, interpreted, image: vec![0; IMAGE_SIZE] }
+        Self {
+            host,
+            translated,
+            interpreted,
+            image: vec![0; IMAGE_SIZE],
+        }
     }
 
     /// Runs `parts` of code from `state`; returns the outcome that all agree on.
@@ -267,18 +307,26 @@ impl Everyone {
             ("translator, CPL 0", Ring::Kernel),
         ];
         for (index, (name, ring)) in runs.into_iter().enumerate() {
-            let machine: &mut dyn Machine =
-                if index == 0 { &mut self.interpreted } else { &mut self.translated };
+            let machine: &mut dyn Machine = if index == 0 {
+                &mut self.interpreted
+            } else {
+                &mut self.translated
+            };
             for (at, bytes) in parts {
                 machine.write_code(*at, bytes);
             }
             machine.write_data(&self.image);
-            let outcome = machine.run(state, ring).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let outcome = machine
+                .run(state, ring)
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
             outcomes.push((name, outcome, machine.read_data()));
         }
         let (first, expected, data) = &outcomes[0];
         for (name, found, found_data) in &outcomes[1..] {
-            let rules = Rules { undefined_flags: 0, privilege: name.ends_with('0') };
+            let rules = Rules {
+                undefined_flags: 0,
+                privilege: name.ends_with('0'),
+            };
             let text = differences(expected, data, found, found_data, rules);
             assert!(text.is_empty(), "{name} differs from {first}:\n{text}");
         }

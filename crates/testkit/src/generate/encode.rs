@@ -142,11 +142,26 @@ fn vex(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
     // In 32-bit code the upper bit of the register must stay set.
     let register = random.below(16) as u8 | if bits == 64 { 0 } else { 8 };
     let vvvv = if third { register << 3 } else { 0x78 };
-    let length = if op.is_lig() { random.below(2) as u8 } else { op.l() as u8 };
-    let w = if op.is_wig() { random.below(2) as u8 } else { op.w() as u8 };
-    let inverted = if bits == 64 { random.bits() as u8 & 0xe0 } else { 0xe0 };
+    let length = if op.is_lig() {
+        random.below(2) as u8
+    } else {
+        op.l() as u8
+    };
+    let w = if op.is_wig() {
+        random.below(2) as u8
+    } else {
+        op.w() as u8
+    };
+    let inverted = if bits == 64 {
+        random.bits() as u8 & 0xe0
+    } else {
+        0xe0
+    };
     if map == 1 && w == 0 && (random.one_in(2) || bits == 32) {
-        out.extend([0xc5, inverted & 0x80 | vvvv | length << 2 | pp | if bits == 32 { 0x80 } else { 0 }]);
+        out.extend([
+            0xc5,
+            inverted & 0x80 | vvvv | length << 2 | pp | if bits == 32 { 0x80 } else { 0 },
+        ]);
     } else {
         out.extend([0xc4, inverted | map, w << 7 | vvvv | length << 2 | pp]);
     }

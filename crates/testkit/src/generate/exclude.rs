@@ -7,10 +7,15 @@ pub const EXCLUDED: &[(&[Mnemonic], &str)] = {
     use Mnemonic::*;
     &[
         (
-            &[Syscall, Sysret, Sysretq, Sysenter, Sysexit, Sysexitq, Int, Int1, Into],
+            &[
+                Syscall, Sysret, Sysretq, Sysenter, Sysexit, Sysexitq, Int, Int1, Into,
+            ],
             "enters the host's kernel instead of the guest's",
         ),
-        (&[Rdtsc, Rdtscp, Rdpmc, Rdpid], "reads the host's time or processor number"),
+        (
+            &[Rdtsc, Rdtscp, Rdpmc, Rdpid],
+            "reads the host's time or processor number",
+        ),
         (&[Rdrand, Rdseed], "random result"),
         (&[Cpuid, Xgetbv], "the guest's answer is not the host's"),
         (
@@ -33,10 +38,18 @@ pub const EXCLUDED: &[(&[Mnemonic], &str)] = {
             "the image shows the address of the last x87 instruction, which AMD and Intel keep \
              differently",
         ),
-        (&[Monitor, Mwait, Monitorx, Mwaitx, Umonitor, Umwait, Tpause], "waits"),
-        (&[Hlt, In, Insb, Insw, Insd, Out, Outsb, Outsw, Outsd], "port I/O at CPL 0 is the machine's"),
         (
-            &[Vmcall, Vmmcall, Vmrun, Vmload, Vmsave, Stgi, Clgi, Skinit, Invlpga, Rsm],
+            &[Monitor, Mwait, Monitorx, Mwaitx, Umonitor, Umwait, Tpause],
+            "waits",
+        ),
+        (
+            &[Hlt, In, Insb, Insw, Insd, Out, Outsb, Outsw, Outsd],
+            "port I/O at CPL 0 is the machine's",
+        ),
+        (
+            &[
+                Vmcall, Vmmcall, Vmrun, Vmload, Vmsave, Stgi, Clgi, Skinit, Invlpga, Rsm,
+            ],
             "virtualization, which the guest does not have",
         ),
         (
@@ -44,21 +57,54 @@ pub const EXCLUDED: &[(&[Mnemonic], &str)] = {
             "the harness finds its way back by FS and GS; the privileged tests cover them",
         ),
         (
-            &[Endbr32, Endbr64, Rdsspd, Rdsspq, Incsspd, Incsspq, Cldemote, Prefetchit0, Prefetchit1],
+            &[
+                Endbr32,
+                Endbr64,
+                Rdsspd,
+                Rdsspq,
+                Incsspd,
+                Incsspq,
+                Cldemote,
+                Prefetchit0,
+                Prefetchit1,
+            ],
             "a hint without effect",
         ),
-        (&[Ud0, Ud1], "the operands of UD0 and UD1 are decoded by some processors only"),
-        (&[Clzero], "clears the line around RAX, whatever the operand size"),
-        (&[Xbegin, Xend, Xabort, Xtest], "transactional memory, which the guest does not have"),
+        (
+            &[Ud0, Ud1],
+            "the operands of UD0 and UD1 are decoded by some processors only",
+        ),
+        (
+            &[Clzero],
+            "clears the line around RAX, whatever the operand size",
+        ),
+        (
+            &[Xbegin, Xend, Xabort, Xtest],
+            "transactional memory, which the guest does not have",
+        ),
         (&[Salc], "only in 32-bit code, and undocumented"),
-        (&[Loadall, Umov, Ibts, Xbts, Montmul, Xsha1, Xsha256, Ccs_hash, Ccs_encrypt],
-            "no current processor has it"),
+        (
+            &[
+                Loadall,
+                Umov,
+                Ibts,
+                Xbts,
+                Montmul,
+                Xsha1,
+                Xsha256,
+                Ccs_hash,
+                Ccs_encrypt,
+            ],
+            "no current processor has it",
+        ),
     ]
 };
 
 /// Why instructions with this mnemonic are not compared with the host, if they are not.
 pub fn excluded(mnemonic: Mnemonic) -> Option<&'static str> {
-    let entry = EXCLUDED.iter().find(|(mnemonics, _)| mnemonics.contains(&mnemonic))?;
+    let entry = EXCLUDED
+        .iter()
+        .find(|(mnemonics, _)| mnemonics.contains(&mnemonic))?;
     Some(entry.1)
 }
 
@@ -87,8 +133,27 @@ pub fn passes_flags(mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
         mnemonic,
-        Mul | Imul | Div | Idiv | Bsf | Bsr | Tzcnt | Lzcnt | Shl | Sal | Shr | Sar | Shld | Shrd
-            | Bextr | Bzhi | Aaa | Aas | Aam | Aad | Daa | Das
+        Mul | Imul
+            | Div
+            | Idiv
+            | Bsf
+            | Bsr
+            | Tzcnt
+            | Lzcnt
+            | Shl
+            | Sal
+            | Shr
+            | Sar
+            | Shld
+            | Shrd
+            | Bextr
+            | Bzhi
+            | Aaa
+            | Aas
+            | Aam
+            | Aad
+            | Daa
+            | Das
     )
 }
 
@@ -112,7 +177,15 @@ pub(super) fn touches_segment(code: Code) -> bool {
     (0..op.op_count()).any(|i| {
         matches!(
             op.op_kind(i),
-            K::seg_reg | K::cr_reg | K::dr_reg | K::tr_reg | K::es | K::cs | K::ss | K::ds | K::fs
+            K::seg_reg
+                | K::cr_reg
+                | K::dr_reg
+                | K::tr_reg
+                | K::es
+                | K::cs
+                | K::ss
+                | K::ds
+                | K::fs
                 | K::gs
         )
     })

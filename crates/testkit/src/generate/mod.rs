@@ -56,7 +56,11 @@ impl Case {
 
     /// The instruction, disassembled.
     pub fn text(&self) -> String {
-        disassemble(&self.bytes, self.address(), if self.compatibility { 32 } else { 64 })
+        disassemble(
+            &self.bytes,
+            self.address(),
+            if self.compatibility { 32 } else { 64 },
+        )
     }
 }
 
@@ -97,13 +101,22 @@ impl Generator {
             let op = code.op_code();
             let mode = if bits == 64 { op.mode64() } else { op.mode32() };
             mode && op.is_instruction()
-                && code.cpuid_features().iter().all(|&feature| allowed(feature))
+                && code
+                    .cpuid_features()
+                    .iter()
+                    .all(|&feature| allowed(feature))
         };
         let codes = Code::values()
             .filter(wanted)
             .filter(|code| excluded(code.mnemonic()).is_none())
             .collect();
-        Self { codes, random: Random::new(seed), bits, surround, boundary: None }
+        Self {
+            codes,
+            random: Random::new(seed),
+            bits,
+            surround,
+            boundary: None,
+        }
     }
 
     /// The random numbers.
@@ -135,7 +148,9 @@ impl Generator {
     pub fn random_encoding(&mut self) -> Vec<u8> {
         let code = self.random.pick(&self.codes);
         let mut bytes = encode::encode(&mut self.random, code, self.bits);
-        let length = Decoder::new(self.bits, &bytes, DecoderOptions::NONE).decode().len();
+        let length = Decoder::new(self.bits, &bytes, DecoderOptions::NONE)
+            .decode()
+            .len();
         bytes.truncate(length.clamp(1, 15));
         bytes
     }
@@ -173,13 +188,21 @@ impl Generator {
                 return None;
             }
         } else {
-            if excluded(instruction.mnemonic()).is_some() || codes.binary_search(&instruction.code()).is_err() {
+            if excluded(instruction.mnemonic()).is_some()
+                || codes.binary_search(&instruction.code()).is_err()
+            {
                 return None;
             }
             let offsets = decoder.get_constant_offsets(&instruction);
             bytes.truncate(length);
-            let mut site =
-                place::Site { base, start, address, bytes: &mut bytes, offsets, boundary };
+            let mut site = place::Site {
+                base,
+                start,
+                address,
+                bytes: &mut bytes,
+                offsets,
+                boundary,
+            };
             if !place::adjust(random, &mut site, &instruction, self.bits) {
                 return None;
             }
@@ -208,7 +231,15 @@ impl Generator {
             };
             if place.fit() {
                 let compatibility = self.bits == 32;
-                return Some(Case { before, bytes, after, instruction, state, pokes, compatibility });
+                return Some(Case {
+                    before,
+                    bytes,
+                    after,
+                    instruction,
+                    state,
+                    pokes,
+                    compatibility,
+                });
             }
         }
         None

@@ -5,8 +5,8 @@ use iced_x86::{
     UsedMemory,
 };
 
-use super::exclude::{excluded_form, touches_segment};
 use super::SLOT;
+use super::exclude::{excluded_form, touches_segment};
 use crate::layout::{ABSENT, AREA, AREA_SIZE, DATA, ISLAND, PAGE, READ_ONLY};
 use crate::random::Random;
 use crate::state::State;
@@ -51,7 +51,12 @@ pub(super) fn adjust(
         // Null, or not writable: what comes first, #GP or other effects, is the processor's.
         return false;
     }
-    if bits == 32 && matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
+    if bits == 32
+        && matches!(
+            instruction.mnemonic(),
+            Mnemonic::Vzeroupper | Mnemonic::Vzeroall
+        )
+    {
         // The translator clears registers 8 to 15 too, which 32-bit code can't see.
         return false;
     }
@@ -68,8 +73,10 @@ pub(super) fn adjust(
         // AMD takes the operand size of a near branch, where Intel ignores it.
         return false;
     }
-    if matches!(instruction.mnemonic(), Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne)
-        && site.bytes.iter().any(|byte| matches!(byte, 0xf2 | 0xf3))
+    if matches!(
+        instruction.mnemonic(),
+        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne
+    ) && site.bytes.iter().any(|byte| matches!(byte, 0xf2 | 0xf3))
     {
         // AMD takes REP LOOPNE for LOOPE.
         return false;
@@ -101,8 +108,8 @@ pub(super) fn adjust(
     if !has_memory(instruction) {
         return true;
     }
-    let free = instruction.memory_base() == Register::None
-        && instruction.memory_index() == Register::None;
+    let free =
+        instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
     if !free && !instruction.is_ip_rel_memory_operand() {
         return true;
     }
@@ -120,7 +127,10 @@ pub(super) fn adjust(
     } else {
         target
     };
-    let (at, length) = (site.offsets.displacement_offset(), site.offsets.displacement_size());
+    let (at, length) = (
+        site.offsets.displacement_offset(),
+        site.offsets.displacement_size(),
+    );
     if length < 4 {
         return false;
     }
@@ -165,12 +175,19 @@ fn has_memory(instruction: &Instruction) -> bool {
 
 /// An address of `size` bytes that cross `boundary`, or of one byte beside it.
 fn crossing(random: &mut Random, size: u64, boundary: u64) -> u64 {
-    if size > 1 { boundary - 1 - random.below(size - 1) } else { boundary - random.below(2) }
+    if size > 1 {
+        boundary - 1 - random.below(size - 1)
+    } else {
+        boundary - random.below(2)
+    }
 }
 
 /// Whether `instruction` accesses memory, by an operand or without.
 pub(super) fn accesses_memory(instruction: &Instruction) -> bool {
-    !InstructionInfoFactory::new().info(instruction).used_memory().is_empty()
+    !InstructionInfoFactory::new()
+        .info(instruction)
+        .used_memory()
+        .is_empty()
 }
 
 /// An address for an operand of `size` bytes: mostly ordinary, sometimes one that faults.
@@ -180,7 +197,11 @@ fn target(random: &mut Random, size: u64, wild: bool) -> u64 {
         // Within a page, aligned or not.
         0..=44 => {
             let at = DATA + random.below(2 * PAGE);
-            if random.one_in(2) { at & !63 } else { at & !(size.next_power_of_two() - 1) }
+            if random.one_in(2) {
+                at & !63
+            } else {
+                at & !(size.next_power_of_two() - 1)
+            }
         }
         45..=48 => DATA + random.below(2 * PAGE),
         // Across two good pages.
@@ -269,7 +290,11 @@ impl Place<'_> {
             F::POPCNT,
             F::ADX,
         ];
-        !self.instruction.cpuid_features().iter().all(|feature| integer.contains(feature))
+        !self
+            .instruction
+            .cpuid_features()
+            .iter()
+            .all(|feature| integer.contains(feature))
     }
 
     fn register(&self, register: Register) -> u64 {
@@ -311,8 +336,15 @@ impl Place<'_> {
 
     /// Address width of the memory operand in bits.
     fn address_bits(&self) -> u32 {
-        let (base, index) = (self.instruction.memory_base(), self.instruction.memory_index());
-        let size = if base != Register::None { base.size() } else { index.size() };
+        let (base, index) = (
+            self.instruction.memory_base(),
+            self.instruction.memory_index(),
+        );
+        let size = if base != Register::None {
+            base.size()
+        } else {
+            index.size()
+        };
         match size {
             8 => 64,
             4 if base != Register::None || !index.is_vector_register() => 32,
@@ -332,7 +364,13 @@ impl Place<'_> {
                 })
             })
             .map(|address| address.wrapping_add(self.bit_offset()))
-            .map(|address| if self.bits == 32 { address & 0xffff_ffff } else { address })
+            .map(|address| {
+                if self.bits == 32 {
+                    address & 0xffff_ffff
+                } else {
+                    address
+                }
+            })
     }
 
     /// Sets registers so that the memory operand is at `wanted`.
@@ -372,14 +410,22 @@ impl Place<'_> {
         let (register, value) = if base == index {
             (base, offset / (scale + 1))
         } else if base != Register::None {
-            let scaled = if index.is_gpr() { self.register(index).wrapping_mul(scale) } else { 0 };
+            let scaled = if index.is_gpr() {
+                self.register(index).wrapping_mul(scale)
+            } else {
+                0
+            };
             (base, offset.wrapping_sub(scaled))
         } else if index.is_gpr() {
             (index, (offset & mask) / scale)
         } else {
             return true;
         };
-        let upper = if bits == 32 && self.bits == 64 { self.random.bits() & !mask } else { 0 };
+        let upper = if bits == 32 && self.bits == 64 {
+            self.random.bits() & !mask
+        } else {
+            0
+        };
         self.state.gpr[register.full_register().number()] = value & mask | upper;
         true
     }
@@ -388,7 +434,11 @@ impl Place<'_> {
     fn implied(&mut self) {
         let narrow = |random: &mut Random, bits: u64| random.bits() & bits;
         let wide = self.bits == 64;
-        let upper = if wide { narrow(self.random, !0xffff_ffff) } else { 0 };
+        let upper = if wide {
+            narrow(self.random, !0xffff_ffff)
+        } else {
+            0
+        };
         let i = self.instruction;
         // Those two leave other traces before they fault: MMX state, part of a frame.
         let partial = matches!(i.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Enter);
@@ -399,7 +449,9 @@ impl Place<'_> {
             self.state.gpr[4] = boundary - 4 + self.random.below(16);
         }
         // Which of two operands that fault is reported is the processor's.
-        let pointers = (0..i.op_count()).filter(|&operand| is_string_operand(i, operand)).count();
+        let pointers = (0..i.op_count())
+            .filter(|&operand| is_string_operand(i, operand))
+            .count();
         let mut chosen = pointers < 2 || self.random.one_in(2);
         let mut pointer = |random: &mut Random, kind: OpKind, size: u64| {
             let crosses = chosen;
@@ -409,7 +461,11 @@ impl Place<'_> {
                 None => DATA + PAGE + random.below(PAGE),
             };
             // MASKMOVQ leaves x87 for MMX state even when it faults, on some processors.
-            if boundary.is_none() && crosses && random.one_in(8) && i.mnemonic() != Mnemonic::Maskmovq {
+            if boundary.is_none()
+                && crosses
+                && random.one_in(8)
+                && i.mnemonic() != Mnemonic::Maskmovq
+            {
                 at = target(random, size, false);
             }
             match kind {
@@ -425,7 +481,9 @@ impl Place<'_> {
                 kind @ (OpKind::MemorySegRSI | OpKind::MemorySegESI) => {
                     self.state.gpr[6] = pointer(self.random, kind, size);
                 }
-                kind @ (OpKind::MemoryESRDI | OpKind::MemoryESEDI | OpKind::MemorySegRDI
+                kind @ (OpKind::MemoryESRDI
+                | OpKind::MemoryESEDI
+                | OpKind::MemorySegRDI
                 | OpKind::MemorySegEDI) => {
                     self.state.gpr[7] = pointer(self.random, kind, size);
                 }
@@ -443,9 +501,14 @@ impl Place<'_> {
             self.state.gpr[1] = if narrow && wide { count | upper } else { count };
         }
         match i.mnemonic() {
-            Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz
-            | Mnemonic::Jecxz | Mnemonic::Jcxz => {
-                self.state.gpr[1] = self.random.below(3) | if self.random.one_in(2) { upper } else { 0 };
+            Mnemonic::Loop
+            | Mnemonic::Loope
+            | Mnemonic::Loopne
+            | Mnemonic::Jrcxz
+            | Mnemonic::Jecxz
+            | Mnemonic::Jcxz => {
+                self.state.gpr[1] =
+                    self.random.below(3) | if self.random.one_in(2) { upper } else { 0 };
             }
             Mnemonic::Enter | Mnemonic::Leave => {
                 self.state.gpr[5] = DATA + 0x1000 + self.random.below(0x200) * 8;
@@ -474,7 +537,11 @@ impl Place<'_> {
             if at >= 32 {
                 break;
             }
-            let place = if at < 16 { 160 + number * 16 + at } else { 576 + number * 16 + at - 16 };
+            let place = if at < 16 {
+                160 + number * 16 + at
+            } else {
+                576 + number * 16 + at - 16
+            };
             self.state.xsave[place..place + size].copy_from_slice(&value.to_le_bytes()[..size]);
         }
         true
@@ -520,7 +587,11 @@ impl Place<'_> {
             }
             Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => {
                 // Bit 17 is AMD's misaligned-exception mask, reserved elsewhere.
-                let reserved = if self.random.one_in(4) { 0xfffd_0000 } else { 0 };
+                let reserved = if self.random.one_in(4) {
+                    0xfffd_0000
+                } else {
+                    0
+                };
                 let value = self.random.bits() as u32 & (0xffff | reserved);
                 self.poke(address, &value.to_le_bytes());
             }
@@ -559,12 +630,19 @@ impl Place<'_> {
                     // An index vector has fewer lanes than the loop, if they are wide.
                     let at = element * size % 32;
                     let number = register.number();
-                    let from =
-                        if at < 16 { 160 + number * 16 + at } else { 576 + number * 16 + at - 16 };
+                    let from = if at < 16 {
+                        160 + number * 16 + at
+                    } else {
+                        576 + number * 16 + at - 16
+                    };
                     let mut bytes = [0; 8];
                     bytes[..size].copy_from_slice(&self.state.xsave[from..from + size]);
                     let value = u64::from_le_bytes(bytes);
-                    if size == 4 { i64::from(value as i32) as u64 } else { value }
+                    if size == 4 {
+                        i64::from(value as i32) as u64
+                    } else {
+                        value
+                    }
                 } else {
                     self.register(register)
                 })
@@ -572,7 +650,9 @@ impl Place<'_> {
         };
         for used in accesses {
             for lane in 0..if vsib { 8 } else { 1 } {
-                let Some(mut address) = vectors(used, lane) else { return false };
+                let Some(mut address) = vectors(used, lane) else {
+                    return false;
+                };
                 address = address.wrapping_add(self.bit_offset());
                 if self.bits == 32 {
                     address &= 0xffff_ffff;
@@ -602,7 +682,12 @@ impl Place<'_> {
                 OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return false,
                 _ => return true,
             };
-            if wide && matches!(i.op_kind(operand), OpKind::MemorySegRSI | OpKind::MemorySegESI) {
+            if wide
+                && matches!(
+                    i.op_kind(operand),
+                    OpKind::MemorySegRSI | OpKind::MemorySegESI
+                )
+            {
                 at = at.wrapping_add(self.segment_base(i.memory_segment()));
             }
             harmless(at, 64)
@@ -630,9 +715,11 @@ impl Place<'_> {
             };
             // Only what was put there is known to be a target.
             match self.pokes.iter().find(|poke| poke.0 == at) {
-                Some(poke) => {
-                    poke.1.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
-                }
+                Some(poke) => poke
+                    .1
+                    .iter()
+                    .rev()
+                    .fold(0, |value, &byte| value << 8 | u64::from(byte)),
                 // The load faults, if it touches no good page.
                 None => return !readable(at, 8),
             }

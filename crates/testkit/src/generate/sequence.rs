@@ -14,8 +14,13 @@ use crate::random::Random;
 use crate::state::{MXCSR, State};
 
 /// Registers that keep their role.
-const KEPT: [Register; 5] =
-    [Register::RBX, Register::RBP, Register::RSP, Register::R14, Register::R15];
+const KEPT: [Register; 5] = [
+    Register::RBX,
+    Register::RBP,
+    Register::RSP,
+    Register::R14,
+    Register::R15,
+];
 /// Loops of a program run at most so often together.
 const LOOPS: u64 = 12;
 
@@ -62,7 +67,11 @@ impl Generator {
                 0 | 1 => {
                     let ahead = index + 1 + self.random().below(6) as usize;
                     let condition = self.random().below(17) as u8;
-                    let bytes = if condition == 16 { vec![0xe9] } else { vec![0x0f, 0x80 | condition] };
+                    let bytes = if condition == 16 {
+                        vec![0xe9]
+                    } else {
+                        vec![0x0f, 0x80 | condition]
+                    };
                     pieces.push(Piece::Branch(bytes, ahead));
                 }
                 // DEC R15; JG back.
@@ -131,7 +140,11 @@ impl Generator {
         state.xsave[2] = 0;
         state.xsave[3] &= 0x7f;
         state.xsave[MXCSR..MXCSR + 4].copy_from_slice(&0x1f80u32.to_le_bytes());
-        Program { code, starts, state }
+        Program {
+            code,
+            starts,
+            state,
+        }
     }
 
     /// An instruction that goes on to the next, and whether it leaves flags undefined.
@@ -180,7 +193,11 @@ fn point(random: &mut Random, instruction: &mut Instruction) {
     }
     let displacement = random.below(0x200) as i64 - 0x100;
     // Aligned, mostly, for what must be; the stack pointer is aligned to 8 at best.
-    let displacement = if wide || random.one_in(2) { displacement & !63 } else { displacement };
+    let displacement = if wide || random.one_in(2) {
+        displacement & !63
+    } else {
+        displacement
+    };
     instruction.set_memory_displ_size(8);
     instruction.set_memory_displacement64(displacement as u64);
     if i8::try_from(displacement).is_ok() && random.one_in(2) {
@@ -202,15 +219,34 @@ fn fits(instruction: &Instruction, bytes: &[u8]) -> bool {
         || instruction.memory_base().size() == 4
         || matches!(
             instruction.mnemonic(),
-            M::Div | M::Idiv | M::Ldmxcsr | M::Vldmxcsr | M::Fldcw | M::Popf | M::Popfd | M::Popfq
-                | M::Enter | M::Leave | M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu | M::Xlatb
-                | M::Sti | M::Cli | M::Int3 | M::Fninit | M::Pause | M::Fnclex
+            M::Div
+                | M::Idiv
+                | M::Ldmxcsr
+                | M::Vldmxcsr
+                | M::Fldcw
+                | M::Popf
+                | M::Popfd
+                | M::Popfq
+                | M::Enter
+                | M::Leave
+                | M::Maskmovq
+                | M::Maskmovdqu
+                | M::Vmaskmovdqu
+                | M::Xlatb
+                | M::Sti
+                | M::Cli
+                | M::Int3
+                | M::Fninit
+                | M::Pause
+                | M::Fnclex
         )
     {
         return false;
     }
-    if matches!(instruction.code(), Code::Pop_r16 | Code::Pop_rm16 | Code::Pop_rm64)
-        || bytes.starts_with(&[0x67])
+    if matches!(
+        instruction.code(),
+        Code::Pop_r16 | Code::Pop_rm16 | Code::Pop_rm64
+    ) || bytes.starts_with(&[0x67])
     {
         return false;
     }
@@ -224,7 +260,9 @@ fn fits(instruction: &Instruction, bytes: &[u8]) -> bool {
     if double_shift && instruction.op1_register().size() == 2 {
         return false;
     }
-    if instruction.mnemonic() == M::Pop && instruction.op0_register().full_register() == Register::RSP {
+    if instruction.mnemonic() == M::Pop
+        && instruction.op0_register().full_register() == Register::RSP
+    {
         return false;
     }
     let pushes = matches!(
@@ -232,10 +270,18 @@ fn fits(instruction: &Instruction, bytes: &[u8]) -> bool {
         M::Push | M::Pop | M::Pushf | M::Pushfq
     );
     let mut factory = InstructionInfoFactory::new();
-    factory.info(instruction).used_registers().iter().all(|used| {
-        let register = used.register();
-        let read = matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
-        let full = if register.is_gpr() { register.full_register() } else { register };
-        read || !KEPT.contains(&full) || pushes && full == Register::RSP
-    })
+    factory
+        .info(instruction)
+        .used_registers()
+        .iter()
+        .all(|used| {
+            let register = used.register();
+            let read = matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
+            let full = if register.is_gpr() {
+                register.full_register()
+            } else {
+                register
+            };
+            read || !KEPT.contains(&full) || pushes && full == Register::RSP
+        })
 }

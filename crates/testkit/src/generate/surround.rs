@@ -23,7 +23,11 @@ fn absolute(random: &mut Random, bits: u32, size: u64, out: &mut Vec<u8>, reg: u
 /// Stores a register, general or vector.
 fn store(random: &mut Random, bits: u32, out: &mut Vec<u8>) {
     let reg = random.below(8) as u8;
-    let rex = if bits == 64 { Some(0x48 | (random.below(2) as u8) << 2) } else { None };
+    let rex = if bits == 64 {
+        Some(0x48 | (random.below(2) as u8) << 2)
+    } else {
+        None
+    };
     match random.below(4) {
         0 => {
             // movups [scratch], xmm

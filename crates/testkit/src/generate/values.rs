@@ -44,7 +44,11 @@ fn vector_state(random: &mut Random, state: &mut State) {
     let image = &mut state.xsave;
     if random.one_in(3) {
         // Control word: masks, precision and rounding; bit 6 is always set.
-        let masks = if random.one_in(2) { 0x3f } else { random.bits() as u16 & 0x3f };
+        let masks = if random.one_in(2) {
+            0x3f
+        } else {
+            random.bits() as u16 & 0x3f
+        };
         let control = 0x40 | masks | (random.bits() as u16 & 0xf00);
         image[0..2].copy_from_slice(&control.to_le_bytes());
     }
@@ -110,7 +114,15 @@ fn extended(random: &mut Random) -> [u8; 10] {
 fn single(random: &mut Random) -> u32 {
     match random.below(6) {
         0 => (random.below(200) as f32 - 100.0).to_bits(),
-        1 => random.pick(&[0, 0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0x7fa0_0000, 1]),
+        1 => random.pick(&[
+            0,
+            0x8000_0000,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0000,
+            0x7fa0_0000,
+            1,
+        ]),
         2 => random.bits() as u32 & 0x807f_ffff,
         3 => 0x3f80_0000 ^ random.bits() as u32 & 0x83ff_ffff,
         _ => random.bits() as u32,

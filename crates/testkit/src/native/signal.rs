@@ -5,7 +5,9 @@ use std::mem::{MaybeUninit, offset_of, zeroed};
 use std::ptr::{copy_nonoverlapping, null, null_mut};
 use std::sync::Once;
 
-use libc::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, c_int, c_void, sigaction, siginfo_t, ucontext_t};
+use libc::{
+    SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, c_int, c_void, sigaction, siginfo_t, ucontext_t,
+};
 
 use super::thunk::{Block, STACK, STACK_SIZE, block};
 use crate::layout::HOST_BLOCK;
@@ -114,9 +116,16 @@ unsafe extern "C" fn capture(context: *mut ucontext_t) {
         block.output.rflags = registers[libc::REG_EFL as usize] as u64;
         block.vector = registers[libc::REG_TRAPNO as usize] as u64;
         let fault = matches!(block.vector, 10..=14 | 17);
-        block.error_code = if fault { registers[libc::REG_ERR as usize] as u64 } else { 0 };
-        block.address =
-            if block.vector == 14 { registers[libc::REG_CR2 as usize] as u64 } else { 0 };
+        block.error_code = if fault {
+            registers[libc::REG_ERR as usize] as u64
+        } else {
+            0
+        };
+        block.address = if block.vector == 14 {
+            registers[libc::REG_CR2 as usize] as u64
+        } else {
+            0
+        };
         let fp = machine.fpregs.cast::<u8>();
         copy_nonoverlapping(fp, block.output.xsave.as_mut_ptr(), XSTATE_SIZE);
         // Rust code expects default control words and no pending exception.
@@ -133,7 +142,9 @@ unsafe extern "C" fn capture(context: *mut ucontext_t) {
 
 /// Hands a signal that is not a case's to whoever handled it before.
 unsafe extern "C" fn forward(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let Some(index) = SIGNALS.iter().position(|&s| s == signal) else { return };
+    let Some(index) = SIGNALS.iter().position(|&s| s == signal) else {
+        return;
+    };
     // SAFETY: `install` filled the entry before this handler could run.
     unsafe {
         let previous = (&raw const PREVIOUS[index]).cast::<sigaction>();

@@ -79,7 +79,11 @@ const fn gpr(n: usize) -> u64 {
 macro_rules! entry {
     ($name:literal, $tail:literal) => {
         concat!(
-            ".globl ", $name, "\n", $name, ":\n",
+            ".globl ",
+            $name,
+            "\n",
+            $name,
+            ":\n",
             "push rbx
             push rbp
             push r12
