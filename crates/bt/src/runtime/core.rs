@@ -244,6 +244,8 @@ impl Core {
         let context = self.context();
         if context.kick.load(Ordering::Relaxed) != 0 {
             context.kick.store(0, Ordering::SeqCst);
+            // One that came since the last look has set the flag that was just cleared.
+            self.answer_requests();
             if self.kicker.take_interrupt() {
                 return Ok(Some(Exit::Interrupted));
             }
