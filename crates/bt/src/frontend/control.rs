@@ -179,7 +179,10 @@ impl Lower<'_> {
         let (target, next) = (instruction.near_branch_target(), instruction.next_ip());
         let live = decoded.live_after;
         self.need_flags(ALL_FLAGS);
-        if target <= instruction.ip() {
+        if decoded.jumps {
+            let leaves = self.hot.jcc(condition ^ 1, std::ptr::null());
+            self.add_exit(leaves, next, false);
+        } else if target <= instruction.ip() {
             let over = self.hot.jcc(condition ^ 1, std::ptr::null());
             let held = self.held;
             self.poll(target, live);

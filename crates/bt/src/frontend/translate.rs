@@ -21,6 +21,10 @@ use crate::softmmu::walk::{Access, walk};
 const MAX_INSTRUCTIONS: usize = 64;
 /// How many instructions a block may have when it goes on behind a branch.
 const MAX_TRACE: usize = 24;
+/// How many instructions a block may have when it holds several rounds of a loop.
+const MAX_UNROLLED: usize = 48;
+/// How many rounds of a loop a block may hold.
+const MAX_COPIES: usize = 4;
 /// How many instructions of a branch target are looked at for their use of flags.
 const LOOK_AHEAD: usize = 8;
 
@@ -52,7 +56,7 @@ pub struct Decoded {
     pub written: u16,
     /// Operands it may write, by index.
     operands_written: u8,
-    /// The next instruction of the block is not the one behind it in memory.
+    /// The block goes on at the branch's target, not behind it.
     pub jumps: bool,
 }
 
@@ -229,7 +233,9 @@ impl Translator {
         let bytes =
             unsafe { std::slice::from_raw_parts(page.host.add(offset), 0x1000 - offset) };
         let mut decoder = Decoder::with_ip(mode.bits(), bytes, linear, DecoderOptions::NONE);
+        let mut copies = 1;
         while self.decoded.len() < MAX_INSTRUCTIONS && decoder.can_decode() {
+            let limit = if copies == 1 { MAX_TRACE } else { MAX_UNROLLED };
             let start = decoder.position();
             let instruction = decoder.decode();
             if instruction.is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
@@ -243,24 +249,34 @@ impl Translator {
             let mut decoded = self.inspect(mode, instruction, &bytes[start..start + length]);
             let next = instruction.next_ip();
             match decoded.kind {
-                // A trace goes on behind a conditional branch, and at the target of a jump that
-                // stays in the page; not twice over the same instruction.
-                Kind::JumpIf if self.decoded.len() < MAX_TRACE && !self.contains(next) => {}
-                Kind::Jump if self.decoded.len() < MAX_TRACE => {
+                // A trace goes on behind a conditional branch and at the target of a jump that
+                // stays in the page, but for the copies of a loop not twice over the same
+                // instruction.
+                Kind::JumpIf | Kind::Jump => {
                     let target = instruction.near_branch_target();
-                    let inside = target ^ linear < 0x1000 && target >= linear;
-                    if inside && !self.contains(target) && target != instruction.ip() {
+                    let to_start = target == linear && self.may_repeat(&mut copies, mode);
+                    let ahead = target > linear && target ^ linear < 0x1000;
+                    let follow = decoded.kind == Kind::Jump
+                        && ahead
+                        && self.decoded.len() < limit
+                        && self.times(target) < copies
+                        && target != instruction.ip();
+                    if to_start || follow {
                         decoded.jumps = true;
                         self.decoded.push(decoded);
-                        let skip = (target - linear) as usize;
-                        if decoder.set_position(skip).is_err() {
+                        if decoder.set_position((target - linear) as usize).is_err() {
                             break;
                         }
                         decoder.set_ip(target);
                         continue;
                     }
-                    self.decoded.push(decoded);
-                    break;
+                    let goes_on = decoded.kind == Kind::JumpIf
+                        && self.decoded.len() < limit
+                        && self.times(next) < copies;
+                    if !goes_on {
+                        self.decoded.push(decoded);
+                        break;
+                    }
                 }
                 kind if ends_block(kind) => {
                     self.decoded.push(decoded);
@@ -273,9 +289,20 @@ impl Translator {
         Ok(None)
     }
 
-    /// Whether the instruction at `linear` is in the block already.
-    fn contains(&self, linear: u64) -> bool {
-        self.decoded.iter().any(|d| d.instruction.ip() == linear)
+    /// How often the instruction at `linear` is in the block already.
+    fn times(&self, linear: u64) -> usize {
+        self.decoded.iter().filter(|d| d.instruction.ip() == linear).count()
+    }
+
+    /// Whether the trace, which is a loop, may be followed by one more copy of itself: several
+    /// rounds then share their checks and one look at the kick flag.
+    fn may_repeat(&self, copies: &mut usize, mode: Mode) -> bool {
+        let body = (self.decoded.len() + 1) / *copies;
+        let more = !mode.separate()
+            && *copies < MAX_COPIES
+            && body * (*copies + 1) <= MAX_UNROLLED;
+        *copies += usize::from(more);
+        more
     }
 
     /// A block of one instruction, whose bytes go on in the next page.
@@ -410,9 +437,14 @@ impl Translator {
                 decoded.kind,
                 Kind::Jump | Kind::Call | Kind::JumpIf | Kind::JumpIfZero | Kind::Loop
             );
-            if branches && !decoded.jumps && live != ALL_FLAGS {
-                let target = decoded.instruction.near_branch_target();
-                live |= self.live_at(cpu, phys, mode, target);
+            let outside = match decoded.kind {
+                // The trace follows the branch: what is outside is behind it.
+                Kind::JumpIf if decoded.jumps => Some(decoded.instruction.next_ip()),
+                _ if branches && !decoded.jumps => Some(decoded.instruction.near_branch_target()),
+                _ => None,
+            };
+            if let Some(outside) = outside.filter(|_| live != ALL_FLAGS) {
+                live |= self.live_at(cpu, phys, mode, outside);
             }
             let decoded = &mut self.decoded[i];
             decoded.live_after = live;
