@@ -62,6 +62,8 @@ def test_the_host_is_the_default(debian: str) -> None:
         ("host,-hypervisor", {"hypervisor"}),
         ("host,-smep,-umip,-fsgsbase,-rdtscp", {"smep", "umip", "fsgsbase", "rdtscp"}),
         ("host,-x2apic,-tsc_deadline_timer", {"x2apic", "tsc_deadline_timer"}),
+        ("host,-mtrr,-pat,-tsc_adjust", {"mtrr", "pat", "tsc_adjust"}),
+        ("host,-apic", {"apic", "x2apic", "arat"}),
     ],
 )
 def test_hidden_features(debian: str, cpu: str, gone: set[str]) -> None:

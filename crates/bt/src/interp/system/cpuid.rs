@@ -9,6 +9,7 @@ pub mod feature;
 mod leaves;
 mod model;
 mod named;
+pub(super) mod registers;
 pub mod spec;
 
 pub use availability::Availability;

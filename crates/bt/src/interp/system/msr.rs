@@ -4,6 +4,7 @@ use ringfence_x86::msr;
 use ringfence_x86::paging::is_canonical;
 
 use super::control::set_efer;
+use super::cpuid::registers::{has_msr, has_msr_value};
 use super::cpuid::{Feature, physical_width};
 use super::{operand, supervisor_only};
 use crate::cpu::{Cpu, FS, GS, RAX, RCX, RDX};
@@ -47,6 +48,7 @@ const HWCR_TSC_FREQ_SEL: u64 = 1 << 24;
 pub(super) fn rdmsr<E: Env>(cpu: &mut Cpu, env: &mut E) -> Result<(), Trap> {
     supervisor_only(cpu)?;
     let index = cpu.gpr[RCX] as u32;
+    check(has_msr(cpu, env, index))?;
     let value = read(cpu, env, index).ok_or(Trap::GP0)?;
     cpu.gpr[RAX] = value & 0xffff_ffff;
     cpu.gpr[RDX] = value >> 32;
@@ -58,6 +60,7 @@ pub(super) fn wrmsr<E: Env>(cpu: &mut Cpu, env: &mut E) -> Result<(), Trap> {
     supervisor_only(cpu)?;
     let index = cpu.gpr[RCX] as u32;
     let value = cpu.gpr[RDX] << 32 | cpu.gpr[RAX] & operand::mask(4);
+    check(has_msr_value(cpu, env, index, value))?;
     write(cpu, env, index, value)
 }
 

@@ -333,6 +333,34 @@ fn bit_counts_without_their_feature_are_bit_scans() {
 }
 
 #[test]
+fn model_specific_registers_follow_the_model() {
+    use ringfence_x86::msr;
+    let read: &[u8] = &[0x0f, 0x32];
+    for (feature, index) in [
+        ("tsc_adjust", msr::IA32_TSC_ADJUST),
+        ("mtrr", msr::IA32_MTRRCAP),
+        ("mtrr", msr::IA32_MTRR_FIX64K_00000),
+        ("pat", msr::IA32_PAT),
+        ("sep", msr::IA32_SYSENTER_CS),
+        ("lm", msr::IA32_LSTAR),
+        ("rdtscp,-rdpid", msr::IA32_TSC_AUX),
+    ] {
+        for (model, refused) in [("host".to_owned(), false), (format!("host,-{feature}"), true)] {
+            let (mut cpu, mut env) = long();
+            env.model = here(&model);
+            cpu.gpr[RCX] = u64::from(index);
+            let result = run(&mut cpu, &mut env, read);
+            assert_eq!(result.is_err(), refused, "{model} {index:#x}");
+        }
+    }
+    // With RDPID alone, IA32_TSC_AUX is still there.
+    let (mut cpu, mut env) = long();
+    env.model = here("host,-rdtscp");
+    cpu.gpr[RCX] = u64::from(msr::IA32_TSC_AUX);
+    assert_eq!(run(&mut cpu, &mut env, read), Ok(()));
+}
+
+#[test]
 fn control_registers_follow_the_model() {
     for (feature, bit) in [
         ("pse", cr::CR4_PSE),
