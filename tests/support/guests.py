@@ -94,3 +94,5 @@ def pvh_kernel(code: bytes, entry: int = 0x100000) -> bytes:
 TRIPLE_FAULT = bytes.fromhex("0f011d 0b001000 cc f4 ebfd 0000 00000000")
 #: Spins with interrupts off.
 SPIN = bytes.fromhex("fa ebfe")
+#: Writes to the debug-exit port.
+LEAVE = bytes.fromhex("b000 e6f4 ebfe")
