@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support import guests
 from support.monitor import RINGFENCE
 
