@@ -13,6 +13,7 @@ use super::kick::Kicker;
 use super::mailbox::{Mailbox, Request};
 use super::signals::Registration;
 use super::stubs::Stubs;
+use super::unconfirmed::Unconfirmed;
 use crate::cache::{BlockId, Cache, Key};
 use crate::context::{Context, ContextBox, KICKED};
 use crate::cpu::Cpu;
@@ -85,6 +86,8 @@ pub struct Core {
     answering: Option<Exit>,
     /// An instruction is half done: it comes before any interrupt.
     incomplete: Option<Incomplete>,
+    /// Pages that other processors may still write to unseen.
+    unconfirmed: Unconfirmed,
     /// An NMI waits until the handler of the previous one has returned.
     nmi_pending: bool,
     recent: [u64; RECENT],
@@ -156,6 +159,7 @@ impl Core {
             control: [0; 4],
             answering: None,
             incomplete: None,
+            unconfirmed: Unconfirmed::default(),
             nmi_pending: false,
             recent: [0; RECENT],
             recent_next: 0,
@@ -431,26 +435,22 @@ impl Core {
             place.writers.fetch_and(!self.bit, Ordering::SeqCst);
             self.world.tlb.protect(self.context(), place.host as u64);
         }
-        let mut others = writers & !self.bit;
-        while others != 0 {
-            let number = others.trailing_zeros();
-            others &= others - 1;
-            let Some(holder) = self.world.phys.memory().holder(number) else { continue };
-            holder.withdraw_write(page);
-            let still = |core: &Self| {
-                let writers = core.world.phys.place(page).map(|p| p.writers);
-                writers.is_some_and(|w| w.load(Ordering::SeqCst) & 1 << number != 0)
-            };
-            // Two processors may wait for each other: each answers meanwhile.
-            while still(self) && holder.may_write() {
-                self.answer_requests();
-                std::thread::yield_now();
-            }
+        let others = writers & !self.bit;
+        if others != 0 {
+            self.unconfirmed.add(&self.world.phys, page, others);
         }
     }
 
-    /// Does what other processors and devices asked for.
+    /// Does what other processors and devices asked for, and looks after code that they may have
+    /// changed.
     fn answer_requests(&mut self) {
+        if !self.unconfirmed.is_empty() {
+            let mut changes = Vec::new();
+            self.unconfirmed.check(&self.world.phys, |start, end| changes.push((start, end)));
+            for (start, end) in changes {
+                self.invalidate(start, end);
+            }
+        }
         for request in self.mailbox.take() {
             match request {
                 Request::Written(start, end) => self.invalidate(start, end),
@@ -657,6 +657,7 @@ impl Core {
     pub fn drop_everything(&mut self) {
         self.statistics.resets += 1;
         self.cache.reset(self.context());
+        self.unconfirmed.clear();
         self.unprotect();
         self.world.tlb.flush(self.context(), false);
         self.world.forget_fetch();

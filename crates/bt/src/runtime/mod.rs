@@ -6,3 +6,4 @@ pub mod kick;
 pub mod mailbox;
 pub mod signals;
 pub mod stubs;
+pub mod unconfirmed;
