@@ -278,7 +278,7 @@ impl Asm {
     }
 
     /// Makes a short jump land here.
-    pub fn bind_short(&mut self, site: *mut u8) {
+    pub(crate) fn bind_short(&mut self, site: *mut u8) {
         let displacement = self.position as i64 - site as i64 - 1;
         debug_assert!((0..128).contains(&displacement));
         // SAFETY: `site` is a byte that this assembler emitted.
