@@ -56,6 +56,7 @@ lint: build ## Check formatting, lints, types, import layers and file sizes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest ringfence._core
 	$(BIN)/lint-imports
 	$(BIN)/python tools/size_gate.py
 	cargo fmt --all --check
