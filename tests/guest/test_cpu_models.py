@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence import VM, ConfigError
+from ringfence import VM, ConfigError, EngineError
 
 #: What each level of the x86-64 psABI adds, in the words of /proc/cpuinfo.
 V2 = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
@@ -111,3 +111,8 @@ def test_what_there_is_not(debian: str, cpu: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named) as error:
         vm.start()
     assert str(error.value).startswith("cpu: ")
+
+
+def test_a_64_bit_kernel_needs_a_64_bit_processor(debian: str) -> None:
+    with pytest.raises(EngineError, match="no 64-bit mode"):
+        VM(debian, cpu="pentium3").start()

@@ -35,6 +35,14 @@ def test_commands_size_and_power_off(shell: PtyProcess) -> None:
     assert shell.attributes() == shell.before
 
 
+def test_reboot_starts_anew_with_the_same_size(shell: PtyProcess) -> None:
+    shell.send(b"touch /tmp/old; reboot\r")
+    shell.expect(rb"on Ringfence", BOOT)
+    shell.expect(PROMPT, BOOT)
+    shell.send(b"ls /tmp; stty size\r")
+    assert b"old" not in shell.expect(rb"(?s)stty size\r\n(.*)33 99\r\n")[1]
+
+
 def test_control_c_goes_to_the_guest(shell: PtyProcess) -> None:
     shell.send(b"sleep 1000\r")
     time.sleep(0.5)
