@@ -34,14 +34,17 @@ fn meet(a: &mut CodeAssembler, n: u64, count: u32) -> Asm {
 
 #[track_caller]
 fn all_end(stops: &[Stop]) {
-    assert!(stops.iter().all(|s| matches!(s, Stop::End(_))), "{stops:x?}");
+    assert!(
+        stops.iter().all(|s| matches!(s, Stop::End(_))),
+        "{stops:x?}"
+    );
 }
 
 #[test]
 fn locked_counters_count() {
     for count in [2u32, 4, 8] {
         let mut m = Machine::new(count);
-        let rounds = 40_000 / count;
+        let rounds = 40_000 * stress() / count;
         // Across a page end as well: a split lock.
         let split = DATA + 0x2ffe;
         let stops = m.run_all(|a| {
@@ -73,7 +76,11 @@ fn locked_counters_count() {
         assert_eq!(m.read64(variable(2)), total);
         assert_eq!(m.read64(variable(3)), total * 7);
         let splits = u64::from(count) * u64::from(rounds / 16);
-        assert_eq!(m.read64(split) & 0xffff_ffff, splits, "split locks of {count}");
+        assert_eq!(
+            m.read64(split) & 0xffff_ffff,
+            splits,
+            "split locks of {count}"
+        );
     }
 }
 
@@ -81,7 +88,7 @@ fn locked_counters_count() {
 fn ticket_and_exchange_locks_exclude() {
     for count in [2u32, 4] {
         let mut m = Machine::new(count);
-        let rounds = 4_000 / count;
+        let rounds = 600 * stress() / count;
         let stops = m.run_all(|a| {
             let (mut top, mut spin, mut spin2) =
                 (a.create_label(), a.create_label(), a.create_label());
@@ -115,7 +122,10 @@ fn ticket_and_exchange_locks_exclude() {
         });
         all_end(&stops);
         let total = u64::from(rounds * count);
-        assert_eq!((m.read64(variable(3)), m.read64(variable(4))), (total, total));
+        assert_eq!(
+            (m.read64(variable(3)), m.read64(variable(4))),
+            (total, total)
+        );
         assert_eq!(m.read64(variable(6)), total * 5);
     }
 }
@@ -130,10 +140,9 @@ fn ipis_between_processors_that_halt() {
         a.mov(dword_ptr(r14 + EOI), 0)?;
         a.iretq()
     });
-    let rounds = 3_000;
+    let rounds = 150 * stress();
     let stops = m.run_all(|a| {
-        let (mut top, mut wait, mut done) =
-            (a.create_label(), a.create_label(), a.create_label());
+        let (mut top, mut wait, mut done) = (a.create_label(), a.create_label(), a.create_label());
         a.xor(r13d, r13d)?;
         a.xor(r12d, r12d)?;
         meet(a, 0, 2)?;
@@ -174,7 +183,10 @@ fn ipis_between_processors_that_halt() {
     all_end(&stops);
     for vcpu in &m.vcpus {
         let counted = ringfence_engine::Vcpu::registers(vcpu).gpr[13];
-        assert!(counted >= rounds as u64 && counted <= rounds as u64 + 1, "{counted}");
+        assert!(
+            (u64::from(rounds)..=u64::from(rounds) + 1).contains(&counted),
+            "{counted}"
+        );
     }
 }
 
@@ -195,7 +207,7 @@ fn tlb_shoot_downs_by_ipi() {
             a.mov(dword_ptr(r14 + EOI), 0)?;
             a.iretq()
         });
-        let rounds = 400;
+        let rounds = 40 * stress();
         let stops = m.run_all(|a| {
             let (mut reader, mut read, mut again, mut wait, mut end, mut bad) = (
                 a.create_label(),
@@ -229,6 +241,7 @@ fn tlb_shoot_downs_by_ipi() {
             a.mov(dword_ptr(variable(3)), 1)?;
             a.jmp(end)?;
             a.set_label(&mut reader)?;
+            a.nop()?;
             a.set_label(&mut read)?;
             a.mov(eax, dword_ptr(variable(1)))?;
             a.mov(ecx, dword_ptr(page))?;
@@ -344,7 +357,7 @@ fn code_is_patched_under_a_breakpoint() {
         a.mov(dword_ptr(r14 + EOI), 0)?;
         a.iretq()
     });
-    let rounds = 150;
+    let rounds = 5 * stress();
     let stops = m.run_all(|a| {
         let (mut reader, mut again, mut end, mut sync, mut good) = (
             a.create_label(),
@@ -477,6 +490,7 @@ fn init_and_start_up_again_and_again() {
         a.mov(dword_ptr(r14 + (ICR + 0x10)), 1 << 24)?;
         a.mov(ebx, 1)?;
         a.set_label(&mut again)?;
+        a.nop()?;
         a.set_label(&mut wait)?;
         a.pause()?;
         a.cmp(dword_ptr(variable(1)), ebx)?;
@@ -504,8 +518,12 @@ fn message_passing_keeps_its_order() {
     // x86 stores are seen in order: who sees the flag sees the data.
     let rounds = 30_000u32;
     let stops = m.run_all(|a| {
-        let (mut reader, mut write, mut read, mut end) =
-            (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+        let (mut reader, mut write, mut read, mut end) = (
+            a.create_label(),
+            a.create_label(),
+            a.create_label(),
+            a.create_label(),
+        );
         meet(a, 0, 2)?;
         a.xor(ebx, ebx)?;
         a.test(r15d, r15d)?;
@@ -518,6 +536,7 @@ fn message_passing_keeps_its_order() {
         a.jb(write)?;
         a.jmp(end)?;
         a.set_label(&mut reader)?;
+        a.nop()?;
         a.set_label(&mut read)?;
         a.mov(eax, dword_ptr(variable(2)))?;
         a.mov(ecx, dword_ptr(variable(1)))?;
@@ -532,4 +551,28 @@ fn message_passing_keeps_its_order() {
         stop(a)
     });
     all_end(&stops);
+}
+
+#[test]
+fn locked_accesses_over_two_pages_exclude_each_other() {
+    let count = 4u32;
+    let mut m = Machine::new(count);
+    let split = DATA + 0x2ffd;
+    let rounds = 2_000 * stress();
+    let stops = m.run_all(|a| {
+        let mut top = a.create_label();
+        meet(a, 0, count)?;
+        a.mov(ebx, rounds)?;
+        a.mov(r8, split)?;
+        a.set_label(&mut top)?;
+        a.lock().add(dword_ptr(r8), 1)?;
+        a.mov(eax, 1)?;
+        a.lock().xadd(qword_ptr(r8 + 0x1000), rax)?;
+        a.dec(ebx)?;
+        a.jne(top)?;
+        stop(a)
+    });
+    all_end(&stops);
+    assert_eq!(m.read64(split) as u32, rounds * count);
+    assert_eq!(m.read64(split + 0x1000), u64::from(rounds * count));
 }

@@ -29,6 +29,11 @@ pub use tables::*;
 /// After this a guest is taken to hang. Long, as the host may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How much longer than usual the stress tests run: RINGFENCE_STRESS, or 1.
+pub fn stress() -> u32 {
+    std::env::var("RINGFENCE_STRESS").ok().and_then(|v| v.parse().ok()).unwrap_or(1).clamp(1, 1000)
+}
+
 /// What an exception or interrupt pushed, read where its handler stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
@@ -134,7 +139,11 @@ impl Watchdog {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        Self { deadline, fired, start }
+        Self {
+            deadline,
+            fired,
+            start,
+        }
     }
 
     pub fn arm(&self) {
@@ -162,7 +171,9 @@ impl Machine {
     /// With `count` processors, the first in 64-bit mode at privilege level 0.
     pub fn new(count: u32) -> Self {
         let memory = Arc::new(GuestMemory::new());
-        memory.map(0, MEMORY_SIZE, RegionKind::Ram).expect("memory of the guest");
+        memory
+            .map(0, MEMORY_SIZE, RegionKind::Ram)
+            .expect("memory of the guest");
         let clock = Arc::new(Clock::new());
         let platform = Platform::new(Arc::clone(&clock), count);
         let ports = Arc::new(Ports::new(Arc::clone(&platform), count));
@@ -176,7 +187,13 @@ impl Machine {
             .collect();
         ports.attach(vcpus.iter().map(|vcpu| vcpu.kicker()).collect());
         let watchdog = Watchdog::new(vcpus.iter().map(|vcpu| vcpu.kicker()).collect());
-        let mut this = Self { memory, platform, ports, vcpus, watchdog };
+        let mut this = Self {
+            memory,
+            platform,
+            ports,
+            vcpus,
+            watchdog,
+        };
         write_tables(&this.memory, count);
         this.vcpus[0].set_system_registers(&long_mode());
         this
@@ -194,7 +211,9 @@ impl Machine {
     }
 
     pub fn write(&self, at: u64, bytes: &[u8]) {
-        self.memory.write(at, bytes).expect("the address has memory");
+        self.memory
+            .write(at, bytes)
+            .expect("the address has memory");
     }
 
     pub fn write64(&self, at: u64, value: u64) {
@@ -203,7 +222,9 @@ impl Machine {
 
     pub fn read64(&self, at: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.memory.read(at, &mut bytes).expect("the address has memory");
+        self.memory
+            .read(at, &mut bytes)
+            .expect("the address has memory");
         u64::from_le_bytes(bytes)
     }
 
@@ -242,7 +263,11 @@ impl Machine {
 
     /// Goes to `rip` at privilege level 0, all other registers zero.
     pub fn start(&mut self, rip: u64) {
-        let mut registers = Registers { rip, rflags: flags::FIXED, ..Registers::default() };
+        let mut registers = Registers {
+            rip,
+            rflags: flags::FIXED,
+            ..Registers::default()
+        };
         registers.gpr[4] = STACK;
         self.vcpus[0].set_registers(&registers);
     }

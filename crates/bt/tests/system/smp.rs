@@ -2,7 +2,7 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use ringfence_engine::{Exit, Vcpu};
+use ringfence_engine::{Exit, LocalDevices, Vcpu};
 use ringfence_x86::{cr, msr};
 
 use super::*;
@@ -90,6 +90,8 @@ impl Machine {
             a.mov(eax, r15d)?;
             a.shl(eax, 4)?;
             a.add(eax, i32::from(TASK))?;
+            // Not busy, after another start.
+            a.and(byte_ptr(rax + (GDT as i32 + 5)), 0xfdu32)?;
             a.ltr(ax)?;
             a.set_label(&mut loaded)?;
             a.mov(r14, LAPIC)?;
@@ -115,7 +117,12 @@ impl Machine {
                                     Some(value) => break stopped(vcpu, memory, value),
                                     None if fired.load(SeqCst) => {
                                         let code = vcpu.recent_code().join("\n");
-                                        eprintln!("processor {id} hangs:\n{code}");
+                                        let waits = ports.interrupt_pending(id);
+                                        let registers = vcpu.registers();
+                                        eprintln!(
+                                            "processor {id} hangs, interrupt waits: {waits}, \
+                                             {registers:x?}\n{code}"
+                                        );
                                         break Stop::Interrupted;
                                     }
                                     None => {}
@@ -127,7 +134,10 @@ impl Machine {
                     })
                 })
                 .collect();
-            threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+            threads
+                .into_iter()
+                .map(|t| t.join().expect("no panic"))
+                .collect()
         });
         self.watchdog.disarm();
         stops
