@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ptr::{copy_nonoverlapping, write_bytes};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
 use crate::Mapping;
 
@@ -128,6 +128,7 @@ pub struct GuestMemory {
     regions: RwLock<Arc<Vec<Arc<Region>>>>,
     generation: AtomicU64,
     holders: RwLock<Vec<Weak<dyn CodeHolder>>>,
+    split: Mutex<()>,
 }
 
 impl GuestMemory {
@@ -248,6 +249,12 @@ impl GuestMemory {
             self.tell(region.holders(page).load(Ordering::SeqCst), start.max(page), end);
             page += PAGE_SIZE;
         }
+    }
+
+    /// Held over a locked access that lies in two pages, which no host instruction can make at
+    /// once: keeps such accesses apart from each other.
+    pub fn lock_split(&self) -> MutexGuard<'_, ()> {
+        self.split.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Makes `holder` known; returns its bit number in [`Region::holders`].

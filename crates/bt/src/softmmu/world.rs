@@ -346,6 +346,8 @@ impl Env for World {
                 }
             }
         }
+        let memory = Arc::clone(self.phys.memory());
+        let _split = memory.lock_split();
         self.check_store(cpu, linear, size, Privilege::Current)?;
         self.load(cpu, linear, &mut bytes[..size], Privilege::Current)?;
         let old = u64::from_le_bytes(bytes);
