@@ -116,6 +116,9 @@ pub struct Translator {
     groups: Groups,
     factory: InstructionInfoFactory,
     bmi2: bool,
+    /// Code bytes, apart from the guest's memory: other processors may write there between the
+    /// look at an instruction and its copying.
+    snapshot: Vec<u8>,
 }
 
 /// Code bytes of one guest page.
@@ -136,6 +139,7 @@ impl Translator {
             groups: Groups::default(),
             factory: InstructionInfoFactory::new(),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+            snapshot: vec![0; 0x1000],
         }
     }
 
@@ -228,10 +232,26 @@ impl Translator {
         self.decoded.clear();
         let page = Self::page(cpu, phys, linear).ok_or(Refusal::Fetch)?;
         let offset = linear as usize & 0xfff;
-        // SAFETY: the slice is the rest of a mapped page; the guest may write to it meanwhile,
-        // which a decoder of bytes survives, and which the store then invalidates.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(page.host.add(offset), 0x1000 - offset) };
+        let mut snapshot = std::mem::take(&mut self.snapshot);
+        let bytes = &mut snapshot[offset..];
+        // SAFETY: the rest of a mapped page, and as many bytes of the snapshot.
+        unsafe {
+            let rest = page.host.add(offset);
+            std::ptr::copy_nonoverlapping(rest, bytes.as_mut_ptr(), bytes.len());
+        }
+        let second = self.decode_bytes(cpu, phys, mode, linear, bytes);
+        self.snapshot = snapshot;
+        second
+    }
+
+    fn decode_bytes(
+        &mut self,
+        cpu: &Cpu,
+        phys: &Phys,
+        mode: Mode,
+        linear: u64,
+        bytes: &[u8],
+    ) -> Result<Option<u64>, Refusal> {
         let mut decoder = Decoder::with_ip(mode.bits(), bytes, linear, DecoderOptions::NONE);
         let mut copies = 1;
         while self.decoded.len() < MAX_INSTRUCTIONS && decoder.can_decode() {
