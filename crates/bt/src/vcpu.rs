@@ -11,7 +11,7 @@ use ringfence_x86::{cr, flags, msr};
 
 use crate::cpu::{SS, XSAVE_SIZE};
 use crate::env::Env as _;
-use crate::interp::system::cpuid::CpuidModel;
+use crate::interp::system::cpuid::{CpuidModel, Feature};
 use crate::runtime::core::Core;
 
 /// Instructions disassembled around RIP for error messages.
@@ -53,6 +53,13 @@ impl BtVcpu {
         clock: Arc<Clock>,
     ) -> Result<Self, EngineError> {
         Ok(Self { core: Core::new(id, model, memory, devices, clock)?, id })
+    }
+
+    /// Why a processor of this model can't have these registers, when it can't.
+    pub fn objection(&self, registers: &SystemRegisters) -> Option<&'static str> {
+        let long = registers.efer & (cr::EFER_LME | cr::EFER_LMA) != 0;
+        let lacks = long && !self.core.world.cpuid.features().has(Feature::LM);
+        lacks.then_some("the CPU model has no 64-bit mode (feature lm), which the guest needs")
     }
 
     /// Disassembly of the instructions that last left translated code, newest last.

@@ -115,7 +115,11 @@ impl Vcpu {
         let mut registers = detached(py, || Ok(self.stopped()?.system_registers()))?;
         registers::update_system(&mut registers, values)?;
         detached(py, || {
-            self.stopped()?.set_system_registers(&registers);
+            let mut engine = self.stopped()?;
+            if let Some(why) = engine.objection(&registers) {
+                return Err(Failure::BadArgument(why.to_owned()));
+            }
+            engine.set_system_registers(&registers);
             Ok(())
         })
     }

@@ -15,7 +15,15 @@ pub enum CpuModelError {
     /// An element is not `+feature` or `-feature`.
     #[error("{0:?} is neither +feature nor -feature, as what follows a CPU model must be")]
     Syntax(String),
-    /// The engine can't run these features on this host.
+    /// The engine can't run these features, which are asked for by name, on this host.
+    #[error("this engine can't run these CPU features on this host: {features}; it can {choices}")]
+    UnsupportedFeature {
+        /// The features, by commas.
+        features: String,
+        /// Those that can be had.
+        choices: String,
+    },
+    /// The engine can't run these features of a model on this host.
     #[error(
         "the CPU model {model} has features that this engine can't run on this host: {features}; \
          leave them out ({without}) or take one of the models {choices}"
@@ -122,6 +130,17 @@ impl CpuSpec {
         let missing = wanted.beyond(offered);
         if missing.is_empty() {
             return Ok(wanted);
+        }
+        let asked: Vec<_> = missing
+            .iter()
+            .copied()
+            .filter(|f| self.plus.contains(f))
+            .collect();
+        if !asked.is_empty() {
+            return Err(CpuModelError::UnsupportedFeature {
+                features: names(asked),
+                choices: names(offered.beyond(&FeatureSet::EMPTY)),
+            });
         }
         let without: Vec<_> = missing.iter().map(|f| format!("-{}", f.name())).collect();
         Err(CpuModelError::Unsupported {
