@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ringfence_bt::BtVcpu;
-use ringfence_engine::{Exit, GuestMemory, Kick, LocalDevices, Registers, Vcpu};
+use ringfence_engine::{
+    DescriptorTable, Exit, GuestMemory, Kick, LocalDevices, Registers, SystemRegisters, Vcpu,
+};
 use ringfence_testkit::Random;
-use ringfence_x86::{flags, paging};
+use ringfence_x86::{cr, flags, paging};
 use system::*;
 
 /// Code that the mutations begin with, from the suites' own programs and from what compilers make.
@@ -90,8 +92,66 @@ const PLACES: &[u64] = &[
     SPARE,
 ];
 
+/// What code runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// 64-bit, level 0.
+    Kernel,
+    /// 64-bit, level 3.
+    User,
+    /// 32-bit under a 64-bit kernel, level 3.
+    Compatible,
+    /// 32-bit without paging, level 0.
+    Protected,
+    /// 16-bit real mode.
+    Real,
+}
+
+impl Kind {
+    fn code(self) -> u64 {
+        match self {
+            Self::Kernel | Self::Protected => CODE,
+            Self::User | Self::Compatible => USER,
+            Self::Real => 0x8000,
+        }
+    }
+
+    fn user(self) -> bool {
+        matches!(self, Self::User | Self::Compatible)
+    }
+
+    fn system(self) -> SystemRegisters {
+        let mut system = long_mode();
+        match self {
+            Self::Kernel => {}
+            Self::User | Self::Compatible => {
+                let code = if self == Self::User { (USER_CODE, 0xa0fb) } else { (USER_CODE32, 0xc0fb) };
+                let data = flat(USER_DATA, 0xc0f3);
+                system.segments = [data, flat(code.0, code.1), data, data, data, data];
+            }
+            Self::Protected => {
+                system.segments[1] = flat(KERNEL_CODE32, 0xc09b);
+                system.cr0 &= !cr::CR0_PG;
+                system.cr4 &= !cr::CR4_PAE;
+                system.efer = 0;
+            }
+            Self::Real => {
+                let mut segment = flat(0, 0x93);
+                segment.limit = 0xffff;
+                system.segments = [segment; 6];
+                system.segments[1].attributes.0 = 0x9b;
+                system.idtr = DescriptorTable { base: 0, limit: 0x3ff };
+                system.cr0 = cr::CR0_NE;
+                system.cr4 = 0;
+                system.efer = 0;
+            }
+        }
+        system
+    }
+}
+
 fn seconds() -> f64 {
-    std::env::var("RINGFENCE_FUZZ_SECONDS").ok().and_then(|v| v.parse().ok()).unwrap_or(3.0)
+    std::env::var("RINGFENCE_FUZZ_SECONDS").ok().and_then(|v| v.parse().ok()).unwrap_or(4.0)
 }
 
 fn seed() -> u64 {
@@ -128,7 +188,7 @@ fn program(random: &mut Random) -> Vec<u8> {
 }
 
 /// Random registers for a run at `rip`.
-fn registers(random: &mut Random, rip: u64) -> Registers {
+fn registers(random: &mut Random, rip: u64, kind: Kind) -> Registers {
     let mut r = Registers { rip, rflags: flags::FIXED, ..Registers::default() };
     for value in &mut r.gpr {
         *value = match random.below(4) {
@@ -138,7 +198,8 @@ fn registers(random: &mut Random, rip: u64) -> Registers {
         };
     }
     if !random.one_in(8) {
-        r.gpr[4] = if rip >= USER { USER_STACK } else { STACK } - 0x200;
+        let top = if kind.user() { USER_STACK } else { STACK };
+        r.gpr[4] = if kind == Kind::Real { 0x7000 } else { top - 0x200 };
     }
     r.rflags |= random.bits() & (flags::ARITHMETIC | flags::DF | flags::IF);
     if random.one_in(16) {
@@ -151,19 +212,19 @@ fn registers(random: &mut Random, rip: u64) -> Registers {
 ///
 /// A machine is used for many programs, so that what one has broken (tables, chips, modes) meets
 /// the next.
-fn fuzz(vcpus: u32, user: bool, seed: u64) -> (u64, u64) {
+fn fuzz(vcpus: u32, kind: Kind, seed: u64) -> (u64, u64) {
     let end = Instant::now() + Duration::from_secs_f64(seconds());
     let mut random = Random::new(seed);
     let (mut programs, mut blocks) = (0, 0);
     while Instant::now() < end {
-        let (p, b) = one_machine(vcpus, user, random.bits(), end);
+        let (p, b) = one_machine(vcpus, kind, random.bits(), end);
         programs += p;
         blocks += b;
     }
     (programs, blocks)
 }
 
-fn one_machine(vcpus: u32, user: bool, seed: u64, end: Instant) -> (u64, u64) {
+fn one_machine(vcpus: u32, kind: Kind, seed: u64, end: Instant) -> (u64, u64) {
     let mut m = Machine::new(vcpus);
     for id in 1..vcpus {
         // Out of the state after power-up: INIT, start-up IPI.
@@ -182,7 +243,7 @@ fn one_machine(vcpus: u32, user: bool, seed: u64, end: Instant) -> (u64, u64) {
             .map(|(id, vcpu)| {
                 let left = &left;
                 scope.spawn(move || {
-                    let mut guest = Guest { vcpu, memory, user, seed, vcpus };
+                    let mut guest = Guest { vcpu, memory, kind, seed, vcpus };
                     let programs = guest.run(&mut Random::new(seed.wrapping_mul(id)), end);
                     left.fetch_sub(1, SeqCst);
                     programs
@@ -206,14 +267,14 @@ fn one_machine(vcpus: u32, user: bool, seed: u64, end: Instant) -> (u64, u64) {
 struct Guest<'a> {
     vcpu: &'a mut BtVcpu,
     memory: &'a GuestMemory,
-    user: bool,
+    kind: Kind,
     seed: u64,
     vcpus: u32,
 }
 
 impl Guest<'_> {
     fn run(&mut self, random: &mut Random, end: Instant) -> u64 {
-        let count = if self.user { 200 } else { 60 };
+        let count = if self.kind.user() { 200 } else { 60 };
         for done in 0..count {
             if Instant::now() >= end {
                 return done;
@@ -224,7 +285,7 @@ impl Guest<'_> {
     }
 
     fn program(&mut self, random: &mut Random) {
-        let at = if self.user { USER } else { CODE } + random.below(3) * 0x7f0;
+        let at = self.kind.code() + random.below(3) * 0x7f0;
         let code = program(random);
         self.memory.write(at, &code).expect("code has memory");
         if random.one_in(4) {
@@ -241,15 +302,10 @@ impl Guest<'_> {
         // From the start, from somewhere inside, and on from where the last run ended.
         for _ in 0..4 {
             if fresh {
-                let mut system = long_mode();
-                if self.user {
-                    system.segments[1] = flat(USER_CODE, 0xa0fb);
-                    system.segments[2] = flat(USER_DATA, 0xc0f3);
-                }
-                self.vcpu.set_system_registers(&system);
+                self.vcpu.set_system_registers(&self.kind.system());
             }
             let rip = at + random.below(2) * random.below(code.len() as u64);
-            let start = registers(random, rip);
+            let start = registers(random, rip, self.kind);
             self.vcpu.set_registers(&start);
             self.until_stopped(&start);
             fresh = !random.one_in(3);
@@ -271,30 +327,45 @@ impl Guest<'_> {
     }
 }
 
-#[test]
-fn supervisor_code_on_one_processor() {
-    let (programs, blocks) = fuzz(1, false, seed());
-    eprintln!("{programs} programs, {blocks} blocks");
-    assert!(programs > 20 && blocks > programs);
+#[track_caller]
+fn check(vcpus: u32, kind: Kind) {
+    let (programs, blocks) = fuzz(vcpus, kind, seed() ^ u64::from(vcpus) << 32 ^ (kind as u64) << 40);
+    eprintln!("{kind:?} on {vcpus}: {programs} programs, {blocks} blocks");
+    assert!(programs > 20, "{programs} programs");
+    assert!(blocks > 20 || kind == Kind::Real, "{blocks} blocks");
 }
 
 #[test]
-fn user_code_on_one_processor() {
-    let (programs, blocks) = fuzz(1, true, seed() ^ 0x5555);
-    eprintln!("{programs} programs, {blocks} blocks");
-    assert!(programs > 20 && blocks > programs);
+fn supervisor_code() {
+    check(1, Kind::Kernel);
+}
+
+#[test]
+fn user_code() {
+    check(1, Kind::User);
 }
 
 #[test]
 fn supervisor_code_on_two_processors() {
-    let (programs, blocks) = fuzz(2, false, seed() ^ 0xaaaa);
-    eprintln!("{programs} programs, {blocks} blocks");
-    assert!(programs > 10 && blocks > 0);
+    check(2, Kind::Kernel);
 }
 
 #[test]
 fn user_code_on_two_processors() {
-    let (programs, blocks) = fuzz(2, true, seed() ^ 0xffff);
-    eprintln!("{programs} programs, {blocks} blocks");
-    assert!(programs > 10 && blocks > 0);
+    check(2, Kind::User);
+}
+
+#[test]
+fn user_code_of_32_bits_on_two_processors() {
+    check(2, Kind::Compatible);
+}
+
+#[test]
+fn supervisor_code_of_32_bits() {
+    check(1, Kind::Protected);
+}
+
+#[test]
+fn code_in_real_mode() {
+    check(1, Kind::Real);
 }
