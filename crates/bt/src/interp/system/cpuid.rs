@@ -10,6 +10,7 @@ mod leaves;
 mod model;
 mod named;
 pub(super) mod registers;
+mod set;
 pub mod spec;
 
 pub use availability::Availability;

@@ -190,6 +190,7 @@ impl CpuidModel {
                 None => model.set_brand(&format!("{} processor", named.names[0])),
             }
         }
+        model.reach();
         model.finish();
         Ok(model)
     }
@@ -291,6 +292,24 @@ impl CpuidModel {
             for (word, bytes) in leaf.iter_mut().zip(bytes.chunks_exact(4)) {
                 *word = u32::from_le_bytes(std::array::from_fn(|index| bytes[index]));
             }
+        }
+    }
+
+    /// Raises the highest leaves to those that the features are in.
+    fn reach(&mut self) {
+        for word in Word::ALL {
+            let (leaf, ..) = word.place();
+            if self.features.word(word) == 0 {
+                continue;
+            }
+            if leaf >= 0x8000_0000 {
+                self.has_extended = true;
+            } else {
+                self.max_basic = self.max_basic.max(leaf);
+            }
+        }
+        if self.features.has(Feature::XSAVE) {
+            self.max_basic = self.max_basic.max(0xd);
         }
     }
 

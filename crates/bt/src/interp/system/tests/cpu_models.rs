@@ -273,6 +273,47 @@ fn a_hidden_hypervisor_leaves_no_trace() {
     assert!(bit(&on_rich("host").unwrap(), 1, ECX, 31));
 }
 
+proptest::proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_processor_has_what_its_features_need(
+        base in 0..models().len(),
+        changes in proptest::collection::vec(
+            (proptest::bool::ANY, 0..Feature::all().count()), 0..8,
+        ),
+    ) {
+        let mut text = models()[base].to_owned();
+        for &(add, index) in &changes {
+            text.push_str(if add { ",+" } else { ",-" });
+            text.push_str(Feature::all().nth(index).unwrap().name());
+        }
+        let Ok(model) = on_rich(&text) else { return Ok(()) };
+        let features = model.features();
+        let cpu = Cpu::new();
+        for feature in Feature::all().filter(|&feature| features.has(feature)) {
+            let (leaf, subleaf, output) = feature.word.place();
+            let shown = model.get(&cpu, 0, leaf, subleaf)[output] >> feature.bit & 1 != 0;
+            assert!(shown, "{text}: {} is in no leaf", feature.name());
+            for &needed in feature.needs() {
+                assert!(features.has(needed), "{text}: {} of {}", needed.name(), feature.name());
+            }
+        }
+        for (add, index) in changes {
+            assert_eq!(features.has(Feature::all().nth(index).unwrap()), add, "{text}");
+        }
+        let xcr0 = model.get(&Cpu::new(), 0, 0xd, 0)[0];
+        assert_eq!(xcr0 & 4 != 0, features.has(Feature::AVX), "{text}");
+    }
+
+    #[test]
+    fn any_text_is_a_processor_or_an_error(text in "[a-z0-9,+-]{0,12}|host(,[+-][a-z0-9_]{0,6}){0,3}|\\PC{0,9}") {
+        if let Err(error) = CpuSpec::parse(&text) {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
+
 fn step(model: &str, bytes: &[u8]) -> Result<Box<Cpu>, Trap> {
     let (mut cpu, mut env) = long();
     env.model = here(model);
