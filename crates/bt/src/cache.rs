@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use iced_x86::Instruction;
-use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE};
+use libc::{
+    MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE,
+};
 use ringfence_engine::EngineError;
 
 use crate::context::{Context, TARGETS};
@@ -147,7 +149,6 @@ pub struct Cache {
     pub emptied: Vec<u64>,
 }
 
-
 // SAFETY: the pointers lead into the cache's own mapping.
 unsafe impl Send for Cache {}
 
@@ -170,13 +171,20 @@ impl Cache {
         };
         if base == MAP_FAILED {
             let source = std::io::Error::last_os_error();
-            return Err(EngineError::Host { what: "executable memory for translated code", source });
+            return Err(EngineError::Host {
+                what: "executable memory for translated code",
+                source,
+            });
         }
         let base = base.cast::<u8>();
         let split = base.wrapping_add(CODE_SIZE - COLD_SIZE);
         // SAFETY: both ranges lie in the mapping, which lives as long as the cache.
-        let (hot, cold) =
-            unsafe { (Asm::new(base, split), Asm::new(split, base.wrapping_add(CODE_SIZE))) };
+        let (hot, cold) = unsafe {
+            (
+                Asm::new(base, split),
+                Asm::new(split, base.wrapping_add(CODE_SIZE)),
+            )
+        };
         Ok(Self {
             blocks_start: (hot.here(), cold.here()),
             base,
@@ -245,7 +253,10 @@ impl Cache {
     /// Adds a block that was just emitted.
     pub fn insert(&mut self, block: Block) -> BlockId {
         let id = self.blocks.len() as BlockId;
-        self.pages.entry(block.key.physical >> 12).or_default().push(id);
+        self.pages
+            .entry(block.key.physical >> 12)
+            .or_default()
+            .push(id);
         if let Some(page) = block.second_page {
             self.pages.entry(page >> 12).or_default().push(id);
         }
@@ -275,7 +286,9 @@ impl Cache {
         if source.dead {
             return;
         }
-        let Some(branch) = source.exits.get_mut(usize::from(exit)) else { return };
+        let Some(branch) = source.exits.get_mut(usize::from(exit)) else {
+            return;
+        };
         branch.linked = Some(to);
         // SAFETY: the site was emitted for this exit, and this processor's code is not running.
         unsafe { patch(branch.site, entry) };
@@ -288,29 +301,32 @@ impl Cache {
     }
 
     fn unlink(&mut self, from: BlockId, exit: u8) {
-        let Some(branch) =
-            self.blocks.get_mut(from as usize).and_then(|b| b.exits.get_mut(usize::from(exit)))
+        let Some(branch) = self
+            .blocks
+            .get_mut(from as usize)
+            .and_then(|b| b.exits.get_mut(usize::from(exit)))
         else {
             return;
         };
-        let Some(to) = branch.linked.take() else { return };
+        let Some(to) = branch.linked.take() else {
+            return;
+        };
         // SAFETY: as in `link`.
         unsafe { patch(branch.site, branch.stub) };
-        self.blocks[to as usize].incoming.retain(|&other| other != (from, exit));
+        self.blocks[to as usize]
+            .incoming
+            .retain(|&other| other != (from, exit));
     }
 
     /// Enters a block into the branch-target table of `class`.
-    pub fn enter_target(
-        &mut self,
-        context: &mut Context,
-        class: usize,
-        id: BlockId,
-        global: bool,
-    ) {
+    pub fn enter_target(&mut self, context: &mut Context, class: usize, id: BlockId, global: bool) {
         let block = &self.blocks[id as usize];
         let linear = block.key.linear;
         let slot = linear as usize & (TARGETS - 1);
-        for (table, entry) in context.targets[class].iter_mut().zip(block.indirect_entries) {
+        for (table, entry) in context.targets[class]
+            .iter_mut()
+            .zip(block.indirect_entries)
+        {
             table[slot] = entry as u64;
         }
         let pages = 1 + u64::from(block.second_page.is_some());
@@ -327,14 +343,18 @@ impl Cache {
 
     /// Drops branches into linear page `page`.
     pub fn flush_page(&mut self, context: &mut Context, page: u64) {
-        let Some(log) = self.branches.remove(&page) else { return };
+        let Some(log) = self.branches.remove(&page) else {
+            return;
+        };
         self.drop_branches(context, log);
     }
 
     /// Drops branches that depend on any translation, or on any that is not global.
     pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
-        let drained: Vec<_> =
-            self.branches.extract_if(|_, log| !(keep_global && log.global)).collect();
+        let drained: Vec<_> = self
+            .branches
+            .extract_if(|_, log| !(keep_global && log.global))
+            .collect();
         for (_, log) in drained {
             self.drop_branches(context, log);
         }
@@ -352,7 +372,9 @@ impl Cache {
     /// Drops the blocks that hold code of physical range `[start, end)`.
     pub fn invalidate(&mut self, context: &mut Context, start: u64, end: u64) {
         for page in start >> 12..=(end - 1) >> 12 {
-            let Some(ids) = self.pages.get_mut(&page) else { continue };
+            let Some(ids) = self.pages.get_mut(&page) else {
+                continue;
+            };
             let mut dropped = Vec::new();
             let blocks = &self.blocks;
             ids.retain(|&id| {
@@ -410,9 +432,8 @@ impl Block {
         if self.low < end && start < self.high.min(page_end) {
             return true;
         }
-        self.second_page.is_some_and(|page| {
-            page < end && start < page + self.high.saturating_sub(page_end)
-        })
+        self.second_page
+            .is_some_and(|page| page < end && start < page + self.high.saturating_sub(page_end))
     }
 }
 

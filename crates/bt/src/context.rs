@@ -183,7 +183,9 @@ impl ContextBox {
         // SAFETY: the layout has a size; zero is a valid value of every field, as all are
         // integers, booleans or arrays of them.
         let pointer = unsafe { alloc_zeroed(layout) }.cast::<Context>();
-        let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
+        let Some(pointer) = NonNull::new(pointer) else {
+            handle_alloc_error(layout)
+        };
         let mut this = Self(pointer);
         let context = this.get();
         context.cpu = *Cpu::new();
@@ -193,7 +195,12 @@ impl ContextBox {
         for class in 0..2 {
             for (index, entry) in context.tlb[class].iter_mut().enumerate() {
                 let tag = TlbEntry::miss(index);
-                *entry = TlbEntry { tag_read: tag, tag_write: tag, host: 0, info: 0 };
+                *entry = TlbEntry {
+                    tag_read: tag,
+                    tag_write: tag,
+                    host: 0,
+                    info: 0,
+                };
             }
             context.forget_recent(class);
             context.forget_targets(class, miss);
@@ -252,7 +259,11 @@ impl Context {
         let host = self.garbage.as_ptr() as u64;
         let (tag_read, tag_write) = (RecentPage::MISS, RecentPage::MISS);
         let (host_read, host_write) = (host, host);
-        self.recent[class] =
-            [RecentPage { tag_read, host_read, tag_write, host_write }; RECENT_SLOTS];
+        self.recent[class] = [RecentPage {
+            tag_read,
+            host_read,
+            tag_write,
+            host_write,
+        }; RECENT_SLOTS];
     }
 }

@@ -164,15 +164,37 @@ impl Cpu {
         self.gpr = [0; 16];
         self.rip = 0xfff0;
         self.rflags = flags::FIXED;
-        let data = Segment { base: 0, limit: 0xffff, attributes: A::DATA16, selector: 0 };
+        let data = Segment {
+            base: 0,
+            limit: 0xffff,
+            attributes: A::DATA16,
+            selector: 0,
+        };
         self.seg = [data; 6];
-        self.seg[CS] =
-            Segment { base: 0xffff_0000, selector: 0xf000, attributes: A(0x9b), ..data };
-        self.ldtr = Segment { attributes: A::LDT, ..data };
-        self.tr = Segment { attributes: A::TSS_BUSY, ..data };
-        self.gdtr = DescriptorTable { base: 0, limit: 0xffff };
+        self.seg[CS] = Segment {
+            base: 0xffff_0000,
+            selector: 0xf000,
+            attributes: A(0x9b),
+            ..data
+        };
+        self.ldtr = Segment {
+            attributes: A::LDT,
+            ..data
+        };
+        self.tr = Segment {
+            attributes: A::TSS_BUSY,
+            ..data
+        };
+        self.gdtr = DescriptorTable {
+            base: 0,
+            limit: 0xffff,
+        };
         self.idtr = self.gdtr;
-        let kept = if init { self.cr0 & (cr::CR0_CD | cr::CR0_NW) } else { cr::CR0_CD | cr::CR0_NW };
+        let kept = if init {
+            self.cr0 & (cr::CR0_CD | cr::CR0_NW)
+        } else {
+            cr::CR0_CD | cr::CR0_NW
+        };
         self.cr0 = cr::CR0_ET | kept;
         (self.cr2, self.cr3, self.cr4, self.efer) = (0, 0, 0, 0);
         self.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
@@ -182,7 +204,11 @@ impl Cpu {
         self.halted = false;
         if !init {
             self.xcr0 = cr::XCR0_X87;
-            self.msr = Msrs { pat: 0x0007_0406_0007_0406, misc_enable: 1, ..Msrs::default() };
+            self.msr = Msrs {
+                pat: 0x0007_0406_0007_0406,
+                misc_enable: 1,
+                ..Msrs::default()
+            };
             self.xsave.0.fill(0);
             self.xsave.0[0..2].copy_from_slice(&0x037fu16.to_le_bytes());
             self.xsave.0[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());

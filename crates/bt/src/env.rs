@@ -43,12 +43,20 @@ impl Trap {
 
     /// A fault without an error code.
     pub const fn fault(vector: u8) -> Self {
-        Self::Exception(Exception { vector, error_code: None, address: None })
+        Self::Exception(Exception {
+            vector,
+            error_code: None,
+            address: None,
+        })
     }
 
     /// A fault with an error code.
     pub const fn coded(vector: u8, code: u32) -> Self {
-        Self::Exception(Exception { vector, error_code: Some(code), address: None })
+        Self::Exception(Exception {
+            vector,
+            error_code: Some(code),
+            address: None,
+        })
     }
 
     /// A page fault at linear address `address`.

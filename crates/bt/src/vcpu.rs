@@ -52,7 +52,10 @@ impl BtVcpu {
         devices: Arc<dyn LocalDevices>,
         clock: Arc<Clock>,
     ) -> Result<Self, EngineError> {
-        Ok(Self { core: Core::new(id, model, memory, devices, clock)?, id })
+        Ok(Self {
+            core: Core::new(id, model, memory, devices, clock)?,
+            id,
+        })
     }
 
     /// Why a processor of this model can't have these registers, when it can't.
@@ -72,7 +75,11 @@ impl BtVcpu {
         let mut lines = Vec::new();
         for rip in addresses {
             let mut bytes = [0; CONTEXT_BYTES];
-            let base = if cpu.mode64() { 0 } else { cpu.seg[crate::cpu::CS].base };
+            let base = if cpu.mode64() {
+                0
+            } else {
+                cpu.seg[crate::cpu::CS].base
+            };
             let linear = base.wrapping_add(rip);
             let Ok(count) = self.core.world.fetch(cpu, linear, &mut bytes) else {
                 lines.push(format!("{rip:016x}  (not mapped)"));
@@ -104,7 +111,11 @@ impl Vcpu for BtVcpu {
 
     fn registers(&self) -> Registers {
         let cpu = self.core.cpu();
-        Registers { gpr: cpu.gpr, rip: cpu.rip, rflags: cpu.rflags }
+        Registers {
+            gpr: cpu.gpr,
+            rip: cpu.rip,
+            rflags: cpu.rflags,
+        }
     }
 
     fn set_registers(&mut self, registers: &Registers) {

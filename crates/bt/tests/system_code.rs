@@ -37,7 +37,11 @@ fn a_loop_that_rewrites_its_own_body() {
             stop(a)
         })
         .end();
-        assert_eq!(m.registers().gpr[0], 200 * 201 / 2, "{distance} instructions between");
+        assert_eq!(
+            m.registers().gpr[0],
+            200 * 201 / 2,
+            "{distance} instructions between"
+        );
     }
 }
 
@@ -57,14 +61,22 @@ fn a_function_that_is_written_and_called_by_turns() {
                 a.mov(byte_ptr(rdi + 5), 0xc3)?;
                 a.set_label(&mut top)?;
                 a.mov(dword_ptr(rdi + 1), r12d)?;
-                if indirect { a.call(rdi)? } else { a.call(function)? }
+                if indirect {
+                    a.call(rdi)?
+                } else {
+                    a.call(function)?
+                }
                 a.add(rbx, rax)?;
                 a.dec(r12d)?;
                 a.jne(top)?;
                 stop(a)
             })
             .end();
-            assert_eq!(m.registers().gpr[3], 5050, "at {at:#x}, indirect: {indirect}");
+            assert_eq!(
+                m.registers().gpr[3],
+                5050,
+                "at {at:#x}, indirect: {indirect}"
+            );
         }
     }
 }
@@ -172,15 +184,24 @@ fn devices_that_write_code_are_noticed() {
         };
         for value in 2u32..40 {
             wait(3);
-            memory.write(CODE + 1, &value.to_le_bytes()).expect("code has memory");
+            memory
+                .write(CODE + 1, &value.to_le_bytes())
+                .expect("code has memory");
         }
         wait(3);
         // out STOP, al
-        memory.write(CODE + 5, &[0xe6, STOP]).expect("code has memory");
+        memory
+            .write(CODE + 5, &[0xe6, STOP])
+            .expect("code has memory");
     });
     assert_eq!(m.run().end(), 39);
     writer.join().expect("the thread ends");
-    let values: Vec<u32> = m.ports.take_log().into_iter().map(|(_, value)| value).collect();
+    let values: Vec<u32> = m
+        .ports
+        .take_log()
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect();
     assert!(values.is_sorted(), "{values:?}");
     assert_eq!(values.first(), Some(&1));
 }
@@ -256,7 +277,10 @@ fn memory_and_rom_that_appear_between_runs() {
     for at in [ram, rom] {
         m.write64(directory_entry_of(at), at | RW | 1 << 7);
     }
-    let read = Exit::MmioRead { address: ram + 8, size: 4 };
+    let read = Exit::MmioRead {
+        address: ram + 8,
+        size: 4,
+    };
     let stop = m.exec(|a| {
         a.mov(rsi, ram)?;
         a.mov(eax, dword_ptr(rsi + 8))?;
@@ -270,8 +294,12 @@ fn memory_and_rom_that_appear_between_runs() {
         a.out(i32::from(STOP), al)
     });
     assert_eq!(stop, Stop::Exit(read));
-    m.memory.map(ram, 0x20_0000, RegionKind::Ram).expect("memory of the guest");
-    m.memory.map(rom, 0x20_0000, RegionKind::Rom).expect("memory of the guest");
+    m.memory
+        .map(ram, 0x20_0000, RegionKind::Ram)
+        .expect("memory of the guest");
+    m.memory
+        .map(rom, 0x20_0000, RegionKind::Rom)
+        .expect("memory of the guest");
     m.write64(ram + 8, 55);
     let code = assemble(64, rom, |a| {
         a.mov(edi, 99)?;
@@ -282,7 +310,14 @@ fn memory_and_rom_that_appear_between_runs() {
     // The first read gets the answer, or what is there by now.
     let exit = m.vcpus[0].run(11).expect("the engine has no defect");
     let value = u64::from(word);
-    assert_eq!(exit, Exit::MmioWrite { address: rom, size: 4, value });
+    assert_eq!(
+        exit,
+        Exit::MmioWrite {
+            address: rom,
+            size: 4,
+            value
+        }
+    );
     m.run().end();
     let r = m.registers();
     assert!([11, 55].contains(&r.gpr[0]));

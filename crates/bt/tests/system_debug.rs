@@ -56,7 +56,13 @@ fn single_steps_follow_every_branch() {
             m.code(end, |a| a.out(i32::from(STOP), al));
             m.start(CODE);
             m.run().end();
-            m.start_frame(CODE, KERNEL_CODE, flags::FIXED | flags::TF, STACK - 0x100, KERNEL_DATA);
+            m.start_frame(
+                CODE,
+                KERNEL_CODE,
+                flags::FIXED | flags::TF,
+                STACK - 0x100,
+                KERNEL_DATA,
+            );
         }
         let found = steps(&mut m, end);
         // mov; 3 times dec, jne; call; push, pop, ret; jmp; nop, nop.
@@ -139,7 +145,13 @@ fn a_shadow_of_one_instruction_follows_sti_and_ss() {
         a.nop()?;
         a.nop()
     });
-    m.start_frame(CODE, KERNEL_CODE, flags::FIXED | flags::TF, STACK - 0x100, KERNEL_DATA);
+    m.start_frame(
+        CODE,
+        KERNEL_CODE,
+        flags::FIXED | flags::TF,
+        STACK - 0x100,
+        KERNEL_DATA,
+    );
     m.set(|r| r.gpr[3] = u64::from(KERNEL_DATA));
     let frame = m.run().expect(ex::DB);
     assert_eq!(frame.rip, CODE + 3);
@@ -205,7 +217,10 @@ fn syscall_with_and_without_a_masked_trap_flag() {
         });
         m.exec(|a| {
             for (msr, value) in [
-                (0xc000_0081u32, u64::from(KERNEL_CODE) << 32 | u64::from(USER_CODE32) << 48),
+                (
+                    0xc000_0081u32,
+                    u64::from(KERNEL_CODE) << 32 | u64::from(USER_CODE32) << 48,
+                ),
                 (0xc000_0082, target),
                 (0xc000_0084, fmask),
             ] {

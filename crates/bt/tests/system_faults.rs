@@ -64,7 +64,11 @@ fn runs_of_pushes_and_pops_at_page_ends() {
                 a.cmp(eax, eax)?;
                 a.stc()?;
                 for i in 0..16 {
-                    if i % 2 == 0 { a.push(rax)? } else { a.push(rbx)? }
+                    if i % 2 == 0 {
+                        a.push(rax)?
+                    } else {
+                        a.push(rbx)?
+                    }
                 }
                 a.adc(eax, ebx)?;
                 a.out(i32::from(STOP), al)
@@ -73,7 +77,11 @@ fn runs_of_pushes_and_pops_at_page_ends() {
             let frame = m.run().page_fault(code, EDGE + 0xff8);
             assert_eq!(frame.rsp, EDGE + 0x1000, "after {count} pushes");
             // MOV with 64-bit immediate, two MOVs, CMP, STC, then the pushes.
-            assert_eq!(frame.rip - CODE, mov_rsp + 13 + count, "after {count} pushes");
+            assert_eq!(
+                frame.rip - CODE,
+                mov_rsp + 13 + count,
+                "after {count} pushes"
+            );
             assert_eq!(arithmetic(frame), CF_ZF, "after {count} pushes");
             for i in 0..count {
                 let pushed = m.read64(top - 8 - i * 8);
@@ -100,10 +108,21 @@ fn runs_of_pushes_and_pops_at_page_ends() {
             });
             m.start(CODE);
             let frame = m.run().page_fault(0, EDGE);
-            assert_eq!((frame.rsp, arithmetic(frame)), (EDGE, CF_ZF), "after {count} pops");
+            assert_eq!(
+                (frame.rsp, arithmetic(frame)),
+                (EDGE, CF_ZF),
+                "after {count} pops"
+            );
             let gpr = m.registers().gpr;
-            for (i, number) in [0, 3, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13].into_iter().enumerate() {
-                let wanted = if (i as u64) < count { 0x100 + i as u64 } else { 0 };
+            for (i, number) in [0, 3, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13]
+                .into_iter()
+                .enumerate()
+            {
+                let wanted = if (i as u64) < count {
+                    0x100 + i as u64
+                } else {
+                    0
+                };
                 assert_eq!(gpr[number], wanted, "register {number} after {count} pops");
             }
         }
@@ -194,7 +213,10 @@ fn string_instructions_stop_at_the_element_that_faults() {
         a.mov(ecx, 100)?;
         a.rep().stosq()
     });
-    assert_eq!((frame.vector, frame.cr2, frame.error), (ex::PF, EDGE, Some(2)));
+    assert_eq!(
+        (frame.vector, frame.cr2, frame.error),
+        (ex::PF, EDGE, Some(2))
+    );
     let gpr = m.registers().gpr;
     assert_eq!((gpr[1], gpr[7], arithmetic(frame)), (95, EDGE, CF_ZF));
     let frame = precise(&mut m, EDGE - 24, |a| {
@@ -202,7 +224,10 @@ fn string_instructions_stop_at_the_element_that_faults() {
         a.mov(ecx, 100)?;
         a.rep().movsd()
     });
-    assert_eq!((frame.vector, frame.cr2, frame.error), (ex::PF, EDGE, Some(0)));
+    assert_eq!(
+        (frame.vector, frame.cr2, frame.error),
+        (ex::PF, EDGE, Some(0))
+    );
     let gpr = m.registers().gpr;
     assert_eq!((gpr[1], gpr[6], gpr[7]), (94, EDGE, EDGE + 0x1018));
     // Down into it.
@@ -387,7 +412,12 @@ fn arithmetic_and_undefined_instructions() {
     });
     assert_eq!((frame.vector, arithmetic(frame)), (ex::UD, CF_ZF));
     // LOCK on a register form, on a load, and an invalid opcode.
-    for bytes in [&[0xf0, 0x01, 0xc0][..], &[0xf0, 0x8b, 0x06], &[0x06], &[0x0f, 0x0b]] {
+    for bytes in [
+        &[0xf0, 0x01, 0xc0][..],
+        &[0xf0, 0x8b, 0x06],
+        &[0x06],
+        &[0x0f, 0x0b],
+    ] {
         m.write(CODE, bytes);
         m.start(CODE);
         let frame = m.run().expect(ex::UD);
@@ -476,7 +506,10 @@ fn alignment_checks_need_all_three_bits() {
     m.set_system(|s| s.cr0 |= cr::CR0_AM);
     assert_eq!(run(&mut m, flags::FIXED).vector, 0x80);
     let frame = run(&mut m, flags::FIXED | flags::AC);
-    assert_eq!((frame.vector, frame.error, frame.rip), (ex::AC, Some(0), USER));
+    assert_eq!(
+        (frame.vector, frame.error, frame.rip),
+        (ex::AC, Some(0), USER)
+    );
     // Set by POPF, cleared by POPF; stores and a misaligned stack.
     let frame = m.exec_user(|a| {
         a.pushfq()?;
@@ -559,7 +592,10 @@ fn software_interrupts_and_their_gates() {
     let frame = m.exec(|a| a.int3()).expect(ex::BP);
     assert_eq!(frame.rip, CODE + 1);
     let frame = m.exec_user(|a| a.int3()).expect(ex::BP);
-    assert_eq!((frame.rip, frame.cs, frame.ss), (USER + 1, USER_CODE, USER_DATA));
+    assert_eq!(
+        (frame.rip, frame.cs, frame.ss),
+        (USER + 1, USER_CODE, USER_DATA)
+    );
     // DPL 0.
     let frame = m.exec_user(|a| a.int(0x21)).expect(ex::GP);
     assert_eq!((frame.error, frame.rip), (Some(0x21 << 3 | 2), USER));

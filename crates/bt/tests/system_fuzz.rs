@@ -24,7 +24,9 @@ const SEEDS: &[&[u8]] = &[
         0xc9, 0xc3,
     ],
     // lock xadd [rsi], eax; cmpxchg [rsi], ecx; jne back; adc eax, ebx
-    &[0xf0, 0x0f, 0xc1, 0x06, 0x0f, 0xb1, 0x0e, 0x75, 0xf7, 0x11, 0xd8],
+    &[
+        0xf0, 0x0f, 0xc1, 0x06, 0x0f, 0xb1, 0x0e, 0x75, 0xf7, 0x11, 0xd8,
+    ],
     // pushfq; pop rax; push rax; popfq; cli; sti; hlt
     &[0x9c, 0x58, 0x50, 0x9d, 0xfa, 0xfb, 0x90],
     // syscall; sysretq; swapgs; iretq
@@ -37,16 +39,22 @@ const SEEDS: &[&[u8]] = &[
     // rep movsq; rep stosb; repne scasb; lodsd
     &[0xf3, 0x48, 0xa5, 0xf3, 0xaa, 0xf2, 0xae, 0xad],
     // invlpg [rsi]; rdmsr; wrmsr; cpuid; rdtsc; mov ds, eax; mov ax, ss
-    &[0x0f, 0x01, 0x3e, 0x0f, 0x32, 0x0f, 0x30, 0x0f, 0xa2, 0x0f, 0x31, 0x8e, 0xd8, 0x8c, 0xd0],
+    &[
+        0x0f, 0x01, 0x3e, 0x0f, 0x32, 0x0f, 0x30, 0x0f, 0xa2, 0x0f, 0x31, 0x8e, 0xd8, 0x8c, 0xd0,
+    ],
     // fld qword [rsi]; fadd st, st; fstp qword [rsi]; movups xmm0, [rsi]; addps xmm0, xmm0
-    &[0xdd, 0x06, 0xd8, 0xc0, 0xdd, 0x1e, 0x0f, 0x10, 0x06, 0x0f, 0x58, 0xc0],
+    &[
+        0xdd, 0x06, 0xd8, 0xc0, 0xdd, 0x1e, 0x0f, 0x10, 0x06, 0x0f, 0x58, 0xc0,
+    ],
     // vaddps ymm0, ymm0, [rsi]; vzeroupper; xsave [rsi]; fxsave [rsi]; fxrstor [rsi]
     &[
         0xc5, 0xfc, 0x58, 0x06, 0xc5, 0xf8, 0x77, 0x0f, 0xae, 0x26, 0x0f, 0xae, 0x06, 0x0f, 0xae,
         0x0e,
     ],
     // mov [rip+5], al; mov byte [rip+1], 90h; nop; nop: changes itself
-    &[0x88, 0x05, 5, 0, 0, 0, 0xc6, 0x05, 1, 0, 0, 0, 0x90, 0x90, 0x90, 0x90],
+    &[
+        0x88, 0x05, 5, 0, 0, 0, 0xc6, 0x05, 1, 0, 0, 0, 0x90, 0x90, 0x90, 0x90,
+    ],
     // jmp [rsi]; call [rsi]; ret; loop back; jrcxz
     &[0xff, 0x26, 0xff, 0x16, 0xc3, 0xe2, 0xfe, 0xe3, 0xf0],
     // div ecx; idiv rbx; bt [rsi], eax; bts [rdi], rcx; xchg [rsi], eax; enter 16, 3
@@ -125,7 +133,11 @@ impl Kind {
         match self {
             Self::Kernel => {}
             Self::User | Self::Compatible => {
-                let code = if self == Self::User { (USER_CODE, 0xa0fb) } else { (USER_CODE32, 0xc0fb) };
+                let code = if self == Self::User {
+                    (USER_CODE, 0xa0fb)
+                } else {
+                    (USER_CODE32, 0xc0fb)
+                };
                 let data = flat(USER_DATA, 0xc0f3);
                 system.segments = [data, flat(code.0, code.1), data, data, data, data];
             }
@@ -140,7 +152,10 @@ impl Kind {
                 segment.limit = 0xffff;
                 system.segments = [segment; 6];
                 system.segments[1].attributes.0 = 0x9b;
-                system.idtr = DescriptorTable { base: 0, limit: 0x3ff };
+                system.idtr = DescriptorTable {
+                    base: 0,
+                    limit: 0x3ff,
+                };
                 system.cr0 = cr::CR0_NE;
                 system.cr4 = 0;
                 system.efer = 0;
@@ -151,11 +166,17 @@ impl Kind {
 }
 
 fn seconds() -> f64 {
-    std::env::var("RINGFENCE_FUZZ_SECONDS").ok().and_then(|v| v.parse().ok()).unwrap_or(4.0)
+    std::env::var("RINGFENCE_FUZZ_SECONDS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(4.0)
 }
 
 fn seed() -> u64 {
-    std::env::var("RINGFENCE_FUZZ_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(1)
+    std::env::var("RINGFENCE_FUZZ_SEED")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1)
 }
 
 /// A page's worth of code, more or less valid.
@@ -167,7 +188,9 @@ fn program(random: &mut Random) -> Vec<u8> {
             0 => code.extend((0..=random.below(11)).map(|_| random.bits() as u8)),
             1 => {
                 // A prefix or two.
-                let prefixes = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x48, 0x41, 0x44, 0x64, 0x65, 0x2e];
+                let prefixes = [
+                    0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x48, 0x41, 0x44, 0x64, 0x65, 0x2e,
+                ];
                 code.push(random.pick(&prefixes));
             }
             _ => {
@@ -189,7 +212,11 @@ fn program(random: &mut Random) -> Vec<u8> {
 
 /// Random registers for a run at `rip`.
 fn registers(random: &mut Random, rip: u64, kind: Kind) -> Registers {
-    let mut r = Registers { rip, rflags: flags::FIXED, ..Registers::default() };
+    let mut r = Registers {
+        rip,
+        rflags: flags::FIXED,
+        ..Registers::default()
+    };
     for value in &mut r.gpr {
         *value = match random.below(4) {
             0 => random.bits(),
@@ -199,7 +226,11 @@ fn registers(random: &mut Random, rip: u64, kind: Kind) -> Registers {
     }
     if !random.one_in(8) {
         let top = if kind.user() { USER_STACK } else { STACK };
-        r.gpr[4] = if kind == Kind::Real { 0x7000 } else { top - 0x200 };
+        r.gpr[4] = if kind == Kind::Real {
+            0x7000
+        } else {
+            top - 0x200
+        };
     }
     r.rflags |= random.bits() & (flags::ARITHMETIC | flags::DF | flags::IF);
     if random.one_in(16) {
@@ -243,7 +274,13 @@ fn one_machine(vcpus: u32, kind: Kind, seed: u64, end: Instant) -> (u64, u64) {
             .map(|(id, vcpu)| {
                 let left = &left;
                 scope.spawn(move || {
-                    let mut guest = Guest { vcpu, memory, kind, seed, vcpus };
+                    let mut guest = Guest {
+                        vcpu,
+                        memory,
+                        kind,
+                        seed,
+                        vcpus,
+                    };
                     let programs = guest.run(&mut Random::new(seed.wrapping_mul(id)), end);
                     left.fetch_sub(1, SeqCst);
                     programs
@@ -255,11 +292,17 @@ fn one_machine(vcpus: u32, kind: Kind, seed: u64, end: Instant) -> (u64, u64) {
             std::thread::sleep(Duration::from_micros(150));
             kicks.iter().for_each(|kick| kick.interrupt());
         }
-        threads.into_iter().map(|t| t.join().expect("the monitor survives")).sum()
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("the monitor survives"))
+            .sum()
     });
     m.watchdog.disarm();
     let statistics = m.vcpus.iter().flat_map(|v| v.statistics());
-    let blocks = statistics.filter(|(name, _)| *name == "blocks").map(|(_, value)| value).sum();
+    let blocks = statistics
+        .filter(|(name, _)| *name == "blocks")
+        .map(|(_, value)| value)
+        .sum();
     (programs, blocks)
 }
 
@@ -293,7 +336,9 @@ impl Guest<'_> {
             let page = random.pick(&[DATA, USER_DATA_PAGE, USER + 0x1000, SPARE]);
             let rights = random.bits() & (URW | paging::PS | paging::G | paging::XD);
             let entry = (page | rights).to_le_bytes();
-            self.memory.write(entry_of(page), &entry).expect("tables have memory");
+            self.memory
+                .write(entry_of(page), &entry)
+                .expect("tables have memory");
         }
         if random.one_in(12) {
             write_tables(self.memory, self.vcpus);
@@ -329,7 +374,11 @@ impl Guest<'_> {
 
 #[track_caller]
 fn check(vcpus: u32, kind: Kind) {
-    let (programs, blocks) = fuzz(vcpus, kind, seed() ^ u64::from(vcpus) << 32 ^ (kind as u64) << 40);
+    let (programs, blocks) = fuzz(
+        vcpus,
+        kind,
+        seed() ^ u64::from(vcpus) << 32 ^ (kind as u64) << 40,
+    );
     eprintln!("{kind:?} on {vcpus}: {programs} programs, {blocks} blocks");
     assert!(programs > 20, "{programs} programs");
     assert!(blocks > 20 || kind == Kind::Real, "{blocks} blocks");

@@ -63,8 +63,7 @@ const LOOPS: &[Loop] = &[
         a.ud2()
     }),
     ("threaded jumps", |a| {
-        let (mut one, mut two, mut start) =
-            (a.create_label(), a.create_label(), a.create_label());
+        let (mut one, mut two, mut start) = (a.create_label(), a.create_label(), a.create_label());
         a.lea(rax, qword_ptr(one))?;
         a.mov(rbx, DATA)?;
         a.mov(qword_ptr(rbx), rax)?;
@@ -220,7 +219,11 @@ fn interrupt_makes_run_return_from_every_loop() {
             });
             assert_eq!(m.run(), Stop::Interrupted, "{name}");
             let asked = thread.join().expect("the thread ends");
-            assert!(asked.elapsed() < Duration::from_secs(2), "{name}: {:?}", asked.elapsed());
+            assert!(
+                asked.elapsed() < Duration::from_secs(2),
+                "{name}: {:?}",
+                asked.elapsed()
+            );
         }
     }
     // Asked for before the run.
@@ -307,7 +310,13 @@ fn self_ipis_priorities_and_the_task_priority() {
     // Three at once: the highest comes first, and keeps the others out until EOI.
     let order = [0x71, 0x91, 0x81];
     for vector in order {
-        gate(&m.memory, vector as u8, CODE + 0x5000 + vector as u64 * 0x40, 0, 0);
+        gate(
+            &m.memory,
+            vector as u8,
+            CODE + 0x5000 + vector as u64 * 0x40,
+            0,
+            0,
+        );
         m.code(CODE + 0x5000 + vector as u64 * 0x40, |a| {
             a.mov(eax, vector)?;
             a.out(i32::from(LOG), eax)?;
@@ -332,7 +341,12 @@ fn self_ipis_priorities_and_the_task_priority() {
         stop(a)
     })
     .end();
-    let log: Vec<u32> = m.ports.take_log().into_iter().map(|(_, value)| value).collect();
+    let log: Vec<u32> = m
+        .ports
+        .take_log()
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect();
     assert_eq!(log, [0x91, 0x90, 0x81, 0x80, 0x71, 0x70]);
     // CR8 and the TPR are one; a class that is not above it waits.
     m.exec(|a| {
@@ -352,7 +366,12 @@ fn self_ipis_priorities_and_the_task_priority() {
         stop(a)
     })
     .end();
-    let log: Vec<u32> = m.ports.take_log().into_iter().map(|(_, value)| value).collect();
+    let log: Vec<u32> = m
+        .ports
+        .take_log()
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect();
     assert_eq!(log, [0x91, 0x90, 0x81, 0x80]);
     assert_eq!((m.registers().gpr[3], m.registers().gpr[1]), (0x80, 7));
     // Lowering CR8 by MOV lets the waiting one in at once.
@@ -629,7 +648,10 @@ fn an_interrupt_from_user_code_switches_stacks() {
     });
     let frame = m.run().expect(0x61);
     thread.join().expect("the thread ends");
-    assert_eq!((frame.cs, frame.ss, frame.rsp), (USER_CODE, USER_DATA, USER_STACK));
+    assert_eq!(
+        (frame.cs, frame.ss, frame.rsp),
+        (USER_CODE, USER_DATA, USER_STACK)
+    );
     let wanted = flags::IF | flags::CF | flags::ZF | flags::PF | flags::FIXED;
     assert_eq!(frame.rflags, wanted);
     assert_eq!(m.registers().gpr[4], ENTRY_STACK - 40);

@@ -25,7 +25,11 @@ fn write_msr(a: &mut CodeAssembler, index: u32, value: u64) -> Asm {
 /// Sets up SYSCALL to `target`.
 fn syscalls(m: &mut Machine, target: u64, fmask: u64) {
     m.exec(|a| {
-        write_msr(a, msr::IA32_STAR, u64::from(KERNEL_CODE) << 32 | u64::from(USER_CODE32) << 48)?;
+        write_msr(
+            a,
+            msr::IA32_STAR,
+            u64::from(KERNEL_CODE) << 32 | u64::from(USER_CODE32) << 48,
+        )?;
         write_msr(a, msr::IA32_LSTAR, target)?;
         write_msr(a, msr::IA32_FMASK, fmask)?;
         stop(a)
@@ -37,7 +41,14 @@ fn syscalls(m: &mut Machine, target: u64, fmask: u64) {
 fn syscall_and_sysret_keep_what_they_should() {
     let mut m = Machine::new(1);
     let target = CODE + 0x400;
-    for fmask in [0, flags::IF, flags::ARITHMETIC, 0x4_7fd5, !0u64 >> 32, flags::CF] {
+    for fmask in [
+        0,
+        flags::IF,
+        flags::ARITHMETIC,
+        0x4_7fd5,
+        !0u64 >> 32,
+        flags::CF,
+    ] {
         syscalls(&mut m, target, fmask);
         m.code(target, |a| {
             a.mov(r15, rsp)?;
@@ -69,12 +80,19 @@ fn syscall_and_sysret_keep_what_they_should() {
         m.start_user(USER, flags::FIXED | flags::IF);
         let frame = m.run().expect(0x80);
         let r = m.registers();
-        let before = flags::FIXED | flags::IF | flags::CF | flags::OF | flags::SF | flags::PF
-            | flags::AF;
+        let before =
+            flags::FIXED | flags::IF | flags::CF | flags::OF | flags::SF | flags::PF | flags::AF;
         assert_eq!(r.gpr[12], before, "RFLAGS in R11, FMASK {fmask:#x}");
-        assert_eq!(r.gpr[14], before & !fmask | flags::FIXED, "FMASK {fmask:#x}");
+        assert_eq!(
+            r.gpr[14],
+            before & !fmask | flags::FIXED,
+            "FMASK {fmask:#x}"
+        );
         assert_eq!(r.gpr[2], before, "RFLAGS after SYSRET, FMASK {fmask:#x}");
-        assert_eq!((r.gpr[3] as u16, r.gpr[10] as u16), (KERNEL_DATA, KERNEL_CODE));
+        assert_eq!(
+            (r.gpr[3] as u16, r.gpr[10] as u16),
+            (KERNEL_DATA, KERNEL_CODE)
+        );
         assert_eq!((frame.cs, frame.ss), (USER_CODE, USER_DATA));
         let at = assemble(64, USER, |a| {
             a.mov(ebp, 3)?;
@@ -125,7 +143,10 @@ fn sysret_with_a_trap_flag_or_to_nowhere() {
     let frame = m
         .exec(|a| {
             a.mov(rcx, USER)?;
-            a.mov(r11d, 0xffff_ffffu32 & !(flags::TF | flags::IF | flags::NT) as u32)?;
+            a.mov(
+                r11d,
+                0xffff_ffffu32 & !(flags::TF | flags::IF | flags::NT) as u32,
+            )?;
             a.mov(rsp, USER_STACK)?;
             a.sysretq()
         })
@@ -180,7 +201,8 @@ fn swapgs_and_segment_bases() {
     assert_eq!((r.gpr[3], r.gpr[6], r.gpr[7]), (0x1111, 0x2222, 0x2222));
     assert_eq!((r.gpr[0], r.gpr[8]), (USER_DATA_PAGE, DATA));
     // A base that is not canonical is refused.
-    m.exec(|a| base(a, msr::IA32_GS_BASE, 1 << 47)).expect(ex::GP);
+    m.exec(|a| base(a, msr::IA32_GS_BASE, 1 << 47))
+        .expect(ex::GP);
     m.exec(|a| base(a, msr::IA32_LSTAR, 1 << 47)).expect(ex::GP);
     // Loading a selector replaces the base.
     m.exec(|a| {
@@ -207,7 +229,10 @@ fn iretq_checks_its_frame() {
     m.start_frame(USER, USER_CODE, 2, USER_STACK, 0);
     m.run().expect(ex::GP);
     m.start_frame(USER, USER_DATA, 2, USER_STACK, USER_DATA);
-    assert_eq!(m.run().expect(ex::GP).error, Some(u64::from(USER_DATA & !3)));
+    assert_eq!(
+        m.run().expect(ex::GP).error,
+        Some(u64::from(USER_DATA & !3))
+    );
     // A null SS is fine for 64-bit code at level 0.
     m.code(CODE, stop);
     m.start_frame(CODE, KERNEL_CODE, 2, STACK - 0x80, 0);
@@ -276,10 +301,8 @@ fn far_transfers_and_call_gates() {
     let mut m = Machine::new(1);
     // A 64-bit call gate at `FREE` with DPL 3 to level 0.
     let target = CODE + 0x600;
-    let low = target & 0xffff
-        | u64::from(KERNEL_CODE) << 16
-        | 0xec << 40
-        | (target >> 16 & 0xffff) << 48;
+    let low =
+        target & 0xffff | u64::from(KERNEL_CODE) << 16 | 0xec << 40 | (target >> 16 & 0xffff) << 48;
     m.write64(GDT + u64::from(FREE), low);
     m.write64(GDT + u64::from(FREE) + 8, target >> 32);
     m.code(target, |a| {
@@ -327,7 +350,10 @@ fn segment_loads_are_checked() {
     assert_eq!(load(&mut m, 0).vector, 0x80);
     assert_eq!(load(&mut m, 3).vector, 0x80);
     let frame = load(&mut m, KERNEL_DATA);
-    assert_eq!((frame.vector, frame.error), (ex::GP, Some(u64::from(KERNEL_DATA))));
+    assert_eq!(
+        (frame.vector, frame.error),
+        (ex::GP, Some(u64::from(KERNEL_DATA)))
+    );
     let frame = load(&mut m, 0xfff8);
     assert_eq!((frame.vector, frame.error), (ex::GP, Some(0xfff8)));
     // Not present, then present; the accessed bit is set by the load.
@@ -384,7 +410,10 @@ fn compatibility_mode_wraps_at_32_bits() {
     m.write(USER + prologue.len() as u64, &code);
     let frame = m.run().expect(0x80);
     let r = m.registers();
-    assert_eq!((r.gpr[3], r.gpr[1], frame.rsp), (0x8765_4321, 0x1235, USER_STACK));
+    assert_eq!(
+        (r.gpr[3], r.gpr[1], frame.rsp),
+        (0x8765_4321, 0x1235, USER_STACK)
+    );
     assert_eq!((r.gpr[15], frame.cs), (!0, USER_CODE32));
     // A limit below 4 GiB.
     m.write64(GDT + u64::from(FREE), 0x0040_f300_0000_0fff);
@@ -396,7 +425,10 @@ fn compatibility_mode_wraps_at_32_bits() {
     m.write(USER, &code);
     m.start_frame(USER, USER_CODE32, 2, USER_STACK, USER_DATA);
     let frame = m.run().expect(ex::GP);
-    assert_eq!((frame.error, frame.rip), (Some(0), USER + code.len() as u64 - 5));
+    assert_eq!(
+        (frame.error, frame.rip),
+        (Some(0), USER + code.len() as u64 - 5)
+    );
 }
 
 /// 32-bit protected mode without paging, its own interrupt table of 8-byte gates.
@@ -435,7 +467,11 @@ fn exec32(m: &mut Machine, f: impl FnOnce(&mut CodeAssembler) -> Asm) -> (Stop, 
 fn frame32(m: &Machine, coded: bool) -> (u32, u32, u16) {
     let top = m.registers().gpr[4];
     let word = |i: u64| m.read64(top + i * 4) as u32;
-    if coded { (word(0), word(1), word(2) as u16) } else { (0, word(0), word(1) as u16) }
+    if coded {
+        (word(0), word(1), word(2) as u16)
+    } else {
+        (0, word(0), word(1) as u16)
+    }
 }
 
 #[test]
@@ -452,7 +488,10 @@ fn protected_mode_faults_and_paging() {
         stop(a)
     });
     end.end();
-    assert_eq!((r.gpr[0], r.gpr[3] & flags::OF, r.gpr[4]), (0x8000_0000, flags::OF, STACK));
+    assert_eq!(
+        (r.gpr[0], r.gpr[3] & flags::OF, r.gpr[4]),
+        (0x8000_0000, flags::OF, STACK)
+    );
     let (fault, _) = exec32(&mut m, |a| {
         a.nop()?;
         a.ud2()
@@ -474,11 +513,20 @@ fn protected_mode_faults_and_paging() {
         a.mov(eax, cr0)?;
         a.mov(dword_ptr(0xc0_1234u32), eax)
     });
-    assert!(matches!(fault, Stop::Vector(Frame { vector: ex::PF, cr2: 0xc0_1234, .. })));
+    assert!(matches!(
+        fault,
+        Stop::Vector(Frame {
+            vector: ex::PF,
+            cr2: 0xc0_1234,
+            ..
+        })
+    ));
     assert_eq!(frame32(&m, true).0, 2);
     assert_eq!(m.read64(DATA) as u32, 7);
     let mut entry = [0; 4];
-    m.memory.read(SPARE + 0x1000, &mut entry).expect("the directory");
+    m.memory
+        .read(SPARE + 0x1000, &mut entry)
+        .expect("the directory");
     assert_eq!(u32::from_le_bytes(entry) & 0x60, 0x60);
 }
 
@@ -566,7 +614,10 @@ fn from_real_mode_to_long_mode_and_back() {
         a.out(i32::from(STOP), al)
     });
     let mut again = again;
-    let jump = again.windows(2).position(|w| w == [0x0f, 0x85]).expect("the jump");
+    let jump = again
+        .windows(2)
+        .position(|w| w == [0x0f, 0x85])
+        .expect("the jump");
     let distance = 0x8000u16.wrapping_sub(0xd000 + jump as u16 + 4);
     again[jump + 2..jump + 4].copy_from_slice(&distance.to_le_bytes());
     for (at, bytes) in [
@@ -603,7 +654,10 @@ fn from_real_mode_to_long_mode_and_back() {
     assert_eq!((r.gpr[15], r.gpr[7]), (20, 0));
     assert_eq!(m.read64(0x1_0004) as u8, 0x5a);
     let s = m.vcpus[0].system_registers();
-    assert_eq!((s.cr0 & (cr::CR0_PE | cr::CR0_PG), s.efer & cr::EFER_LMA), (0, 0));
+    assert_eq!(
+        (s.cr0 & (cr::CR0_PE | cr::CR0_PG), s.efer & cr::EFER_LMA),
+        (0, 0)
+    );
     // LMA was still there before paging went off? No: it follows CR0.PG.
     assert_eq!(r.gpr[6] & cr::EFER_LMA, 0);
 }

@@ -51,7 +51,9 @@ fn accessed_and_dirty_bits_are_set_when_they_are_due() {
 fn a_faulting_access_leaves_accessed_and_dirty_bits_alone() {
     let mut m = Machine::new(1);
     m.map(PAGE, PAGE | paging::P);
-    let frame = m.exec(|a| a.mov(qword_ptr(PAGE), rax)).page_fault(P | W, PAGE);
+    let frame = m
+        .exec(|a| a.mov(qword_ptr(PAGE), rax))
+        .page_fault(P | W, PAGE);
     assert_eq!((frame.rip, m.entry(PAGE)), (CODE, PAGE | paging::P));
 }
 
@@ -59,7 +61,8 @@ fn a_faulting_access_leaves_accessed_and_dirty_bits_alone() {
 fn write_protection_holds_for_the_supervisor_only_with_wp() {
     let mut m = Machine::new(1);
     m.map(PAGE, PAGE | paging::P);
-    m.exec(|a| a.inc(dword_ptr(PAGE + 8))).page_fault(P | W, PAGE + 8);
+    m.exec(|a| a.inc(dword_ptr(PAGE + 8)))
+        .page_fault(P | W, PAGE + 8);
     m.exec(|a| {
         a.mov(rax, cr0)?;
         a.and(eax, !(cr::CR0_WP as i32))?;
@@ -76,9 +79,11 @@ fn write_protection_holds_for_the_supervisor_only_with_wp() {
     // User code never writes to it, WP or not.
     let page = USER_DATA_PAGE;
     m.map(page, page | paging::P | paging::US);
-    m.exec_user(|a| a.inc(dword_ptr(page))).page_fault(P | W | U, page);
+    m.exec_user(|a| a.inc(dword_ptr(page)))
+        .page_fault(P | W | U, page);
     m.set_system(|s| s.cr0 &= !cr::CR0_WP);
-    m.exec_user(|a| a.inc(dword_ptr(page))).page_fault(P | W | U, page);
+    m.exec_user(|a| a.inc(dword_ptr(page)))
+        .page_fault(P | W | U, page);
 }
 
 #[test]
@@ -91,8 +96,10 @@ fn user_code_stays_out_of_supervisor_pages() {
         stop(a)
     })
     .end();
-    m.exec_user(|a| a.mov(rax, qword_ptr(PAGE))).page_fault(P | U, PAGE);
-    m.exec_user(|a| a.add(qword_ptr(PAGE), rax)).page_fault(P | U | W, PAGE);
+    m.exec_user(|a| a.mov(rax, qword_ptr(PAGE)))
+        .page_fault(P | U, PAGE);
+    m.exec_user(|a| a.add(qword_ptr(PAGE), rax))
+        .page_fault(P | U | W, PAGE);
     m.exec_user(|a| {
         a.mov(rax, CODE)?;
         a.jmp(rax)
@@ -109,7 +116,8 @@ fn user_code_stays_out_of_supervisor_pages() {
     let entry = m.read64(large);
     m.write64(large, entry & !paging::US);
     m.reset();
-    m.exec_user(|a| a.mov(rax, qword_ptr(USER_DATA_PAGE))).page_fault(P | U, USER_DATA_PAGE);
+    m.exec_user(|a| a.mov(rax, qword_ptr(USER_DATA_PAGE)))
+        .page_fault(P | U, USER_DATA_PAGE);
     m.write64(large, entry & !paging::RW);
     m.reset();
     m.exec_user(|a| {
@@ -126,10 +134,7 @@ fn no_execute_and_smep() {
     m.map(code, code | RW | paging::XD);
     m.code(code, stop);
     m.exec(|a| a.jmp(code)).page_fault(P | I, code);
-    m.exec(|a| {
-        a.call(code)
-    })
-    .page_fault(P | I, code);
+    m.exec(|a| a.call(code)).page_fault(P | I, code);
     // A block that runs into such a page: the instruction at its end is whole.
     m.code(code - 4, |a| {
         a.nop()?;
@@ -147,7 +152,8 @@ fn no_execute_and_smep() {
     assert_eq!(frame.rip, code - 2);
     // With NXE clear the bit is reserved.
     m.set_system(|s| s.efer &= !cr::EFER_NXE);
-    m.exec(|a| a.mov(rax, qword_ptr(code))).page_fault(P | ex::PF_RESERVED, code);
+    m.exec(|a| a.mov(rax, qword_ptr(code)))
+        .page_fault(P | ex::PF_RESERVED, code);
     m.reset();
     // The supervisor may fetch from user pages until SMEP is set.
     m.code(USER, stop);
@@ -238,7 +244,14 @@ fn large_pages_and_invlpg_inside_them() {
     m.write64(SPARE + 0x5000, 0x4444);
     let table = DATA;
     for page in 0..512u64 {
-        m.write64(table + page * 8, if page == 9 { 0 } else { (SPARE + page * 0x1000) | RW });
+        m.write64(
+            table + page * 8,
+            if page == 9 {
+                0
+            } else {
+                (SPARE + page * 0x1000) | RW
+            },
+        );
     }
     m.exec(|a| {
         a.mov(rax, qword_ptr(SPARE + 0x9000))?;
@@ -282,7 +295,10 @@ fn cr3_keeps_global_pages_and_cr4_pge_drops_them() {
     })
     .end();
     let r = m.registers();
-    assert_eq!((r.gpr[0], r.gpr[3], r.gpr[2], r.gpr[6]), (1, 2, 0xaaaa, 0xaaaa));
+    assert_eq!(
+        (r.gpr[0], r.gpr[3], r.gpr[2], r.gpr[6]),
+        (1, 2, 0xaaaa, 0xaaaa)
+    );
 }
 
 #[test]
@@ -332,7 +348,11 @@ fn a_remapped_page_is_seen_by_data_and_fetches() {
             stop(a)
         })
         .end();
-        assert_eq!(m.registers().gpr[12], 0x6666_6666_6666_6666, "round {round}");
+        assert_eq!(
+            m.registers().gpr[12],
+            0x6666_6666_6666_6666,
+            "round {round}"
+        );
     }
 }
 
@@ -399,7 +419,10 @@ fn tables_can_be_changed_through_a_mapping_of_themselves() {
         stop(a)
     })
     .end();
-    assert_eq!((m.registers().gpr[15], m.read64(PAGE + 16) as u32), (100, 100));
+    assert_eq!(
+        (m.registers().gpr[15], m.read64(PAGE + 16) as u32),
+        (100, 100)
+    );
 }
 
 #[test]
@@ -444,6 +467,9 @@ fn physical_addresses_without_memory() {
         a.mov(eax, dword_ptr(PAGE + 4))?;
         a.out(i32::from(STOP), al)
     });
-    let wanted = ringfence_engine::Exit::MmioRead { address: 0x7000_0004, size: 4 };
+    let wanted = ringfence_engine::Exit::MmioRead {
+        address: 0x7000_0004,
+        size: 4,
+    };
     assert_eq!(stop, Stop::Exit(wanted));
 }

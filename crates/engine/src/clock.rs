@@ -22,7 +22,10 @@ impl Default for Clock {
 impl Clock {
     /// A clock that reads zero now.
     pub fn new() -> Self {
-        Self { hz: host_tsc_hz(), start: host_tsc() }
+        Self {
+            hz: host_tsc_hz(),
+            start: host_tsc(),
+        }
     }
 
     /// Ticks of the TSC since the machine was made.

@@ -51,7 +51,9 @@ impl Region {
     /// Host address of the byte at guest physical address `gpa`, which must lie in the region.
     pub fn host(&self, gpa: u64) -> *mut u8 {
         debug_assert!(gpa >= self.start && gpa - self.start < self.size);
-        self.mapping.as_ptr().wrapping_add((gpa - self.start) as usize)
+        self.mapping
+            .as_ptr()
+            .wrapping_add((gpa - self.start) as usize)
     }
 
     /// Which holders have code translated from the page of `gpa`, a bit each.
@@ -145,19 +147,31 @@ impl GuestMemory {
         if size == 0 || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
             return Err(MemoryError::Unaligned { start, size });
         }
-        let end = start.checked_add(size).ok_or(MemoryError::Overlap { start, size })?;
+        let end = start
+            .checked_add(size)
+            .ok_or(MemoryError::Overlap { start, size })?;
         let mut regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
-        if regions.iter().any(|r| start < r.start + r.size && r.start < end) {
+        if regions
+            .iter()
+            .any(|r| start < r.start + r.size && r.start < end)
+        {
             return Err(MemoryError::Overlap { start, size });
         }
         let host = |source| MemoryError::Host { size, source };
-        let bytes = usize::try_from(size)
-            .map_err(|_| host(io::Error::from(io::ErrorKind::OutOfMemory)))?;
+        let bytes =
+            usize::try_from(size).map_err(|_| host(io::Error::from(io::ErrorKind::OutOfMemory)))?;
         let mapping = Mapping::huge(bytes).map_err(host)?;
         let bits = || PageBits::new(size / PAGE_SIZE).map_err(host);
         let (holders, writers) = (bits()?, bits()?);
         let mut next = Vec::clone(&regions);
-        next.push(Arc::new(Region { start, size, kind, mapping, holders, writers }));
+        next.push(Arc::new(Region {
+            start,
+            size,
+            kind,
+            mapping,
+            holders,
+            writers,
+        }));
         next.sort_by_key(|r| r.start);
         *regions = Arc::new(next);
         self.generation.fetch_add(1, Ordering::Release);
@@ -166,7 +180,10 @@ impl GuestMemory {
 
     /// The regions, in order of address.
     pub fn regions(&self) -> Arc<Vec<Arc<Region>>> {
-        self.regions.read().unwrap_or_else(|e| e.into_inner()).clone()
+        self.regions
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
     }
 
     /// A number that changes whenever the map changes.
@@ -189,7 +206,9 @@ impl GuestMemory {
         let mut done = 0;
         while done < out.len() {
             let at = gpa + done as u64;
-            let Some(region) = find(&regions, at) else { break };
+            let Some(region) = find(&regions, at) else {
+                break;
+            };
             let count = (out.len() - done).min((region.start + region.size - at) as usize);
             // SAFETY: `count` bytes at `at` lie in the region, `out` has as many left, and guest
             // memory never overlaps a Rust slice.
@@ -233,7 +252,9 @@ impl GuestMemory {
         let mut done = 0;
         while done < size {
             let at = gpa + done as u64;
-            let Some(region) = find(&regions, at) else { break };
+            let Some(region) = find(&regions, at) else {
+                break;
+            };
             let count = (size - done).min((region.start + region.size - at) as usize);
             put(region.host(at), done, count);
             self.note_write(region, at, count as u64);
@@ -246,7 +267,11 @@ impl GuestMemory {
         let mut page = start & !(PAGE_SIZE - 1);
         while page < start + size {
             let end = (start + size).min(page + PAGE_SIZE);
-            self.tell(region.holders(page).load(Ordering::SeqCst), start.max(page), end);
+            self.tell(
+                region.holders(page).load(Ordering::SeqCst),
+                start.max(page),
+                end,
+            );
             page += PAGE_SIZE;
         }
     }
@@ -294,7 +319,10 @@ fn find(regions: &[Arc<Region>], gpa: u64) -> Option<&Arc<Region>> {
 }
 
 fn check(regions: &[Arc<Region>], gpa: u64, size: usize) -> Result<(), MemoryError> {
-    let unmapped = || MemoryError::Unmapped { start: gpa, size: size as u64 };
+    let unmapped = || MemoryError::Unmapped {
+        start: gpa,
+        size: size as u64,
+    };
     let end = gpa.checked_add(size as u64).ok_or_else(unmapped)?;
     let mut at = gpa;
     while at < end {
@@ -328,7 +356,10 @@ mod tests {
     #[test]
     fn a_copy_that_leaves_memory_changes_nothing() {
         let memory = two_regions();
-        assert!(matches!(memory.write(0x2ffe, &[9; 4]), Err(MemoryError::Unmapped { .. })));
+        assert!(matches!(
+            memory.write(0x2ffe, &[9; 4]),
+            Err(MemoryError::Unmapped { .. })
+        ));
         let mut out = [7; 2];
         memory.read(0x2ffe, &mut out).unwrap();
         assert_eq!(out, [0; 2]);
@@ -339,11 +370,26 @@ mod tests {
     fn overlapping_and_unaligned_regions_are_refused() {
         let memory = two_regions();
         let map = |start, size| memory.map(start, size, RegionKind::Ram);
-        assert!(matches!(map(0x2000, 0x1000), Err(MemoryError::Overlap { .. })));
-        assert!(matches!(map(0xf000, 0x2000), Err(MemoryError::Overlap { .. })));
-        assert!(matches!(map(0x20001, 0x1000), Err(MemoryError::Unaligned { .. })));
-        assert!(matches!(map(0x20000, 0), Err(MemoryError::Unaligned { .. })));
-        assert!(matches!(map(!0xfff, 0x2000), Err(MemoryError::Overlap { .. })));
+        assert!(matches!(
+            map(0x2000, 0x1000),
+            Err(MemoryError::Overlap { .. })
+        ));
+        assert!(matches!(
+            map(0xf000, 0x2000),
+            Err(MemoryError::Overlap { .. })
+        ));
+        assert!(matches!(
+            map(0x20001, 0x1000),
+            Err(MemoryError::Unaligned { .. })
+        ));
+        assert!(matches!(
+            map(0x20000, 0),
+            Err(MemoryError::Unaligned { .. })
+        ));
+        assert!(matches!(
+            map(!0xfff, 0x2000),
+            Err(MemoryError::Overlap { .. })
+        ));
     }
 
     #[derive(Debug, Default)]
@@ -367,7 +413,11 @@ mod tests {
         assert_eq!(memory.add_holder(weak(0)).unwrap(), 0);
         assert_eq!(memory.add_holder(weak(1)).unwrap(), 1);
         memory.write(0x1000, &[1]).unwrap();
-        memory.region(0x1000).unwrap().holders(0x1000).store(0b10, Ordering::SeqCst);
+        memory
+            .region(0x1000)
+            .unwrap()
+            .holders(0x1000)
+            .store(0b10, Ordering::SeqCst);
         memory.write(0xffe, &[1; 8]).unwrap();
         assert!(notes[0].0.lock().unwrap().is_empty());
         assert_eq!(*notes[1].0.lock().unwrap(), [(0x1000, 0x1006)]);
@@ -378,7 +428,9 @@ mod tests {
         let memory = two_regions();
         let notes = Arc::new(Notes::default());
         for _ in 0..MAX_HOLDERS {
-            memory.add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>).unwrap();
+            memory
+                .add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>)
+                .unwrap();
         }
         let one_more = memory.add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>);
         assert!(matches!(one_more, Err(MemoryError::TooManyHolders)));

@@ -9,7 +9,5 @@
 mod guest;
 mod mapping;
 
-pub use guest::{
-    CodeHolder, GuestMemory, MAX_HOLDERS, MemoryError, PAGE_SIZE, Region, RegionKind,
-};
+pub use guest::{CodeHolder, GuestMemory, MAX_HOLDERS, MemoryError, PAGE_SIZE, Region, RegionKind};
 pub use mapping::Mapping;

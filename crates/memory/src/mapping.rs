@@ -31,7 +31,14 @@ impl Mapping {
     /// # Errors
     /// The host's `mmap` error.
     pub fn huge(size: usize) -> io::Result<Self> {
-        Self::with_advice(size, &[libc::MADV_DONTFORK, libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE])
+        Self::with_advice(
+            size,
+            &[
+                libc::MADV_DONTFORK,
+                libc::MADV_DONTDUMP,
+                libc::MADV_HUGEPAGE,
+            ],
+        )
     }
 
     fn with_advice(size: usize, advice: &[libc::c_int]) -> io::Result<Self> {
@@ -54,7 +61,10 @@ impl Mapping {
             // SAFETY: the range is the mapping just made.
             unsafe { libc::madvise(base, size, advice) };
         }
-        Ok(Self { base: base.cast(), size })
+        Ok(Self {
+            base: base.cast(),
+            size,
+        })
     }
 
     /// First byte of the mapping.

@@ -44,15 +44,30 @@ pub struct Mem {
 impl Mem {
     /// A field of the context.
     pub const fn gs(disp: i32) -> Self {
-        Self { gs: true, base: None, index: None, disp }
+        Self {
+            gs: true,
+            base: None,
+            index: None,
+            disp,
+        }
     }
     /// A field of the context, indexed in bytes by a register.
     pub const fn gs_at(base: u8, disp: i32) -> Self {
-        Self { gs: true, base: Some(base), index: None, disp }
+        Self {
+            gs: true,
+            base: Some(base),
+            index: None,
+            disp,
+        }
     }
     /// Memory at a register.
     pub const fn at(base: u8, disp: i32) -> Self {
-        Self { gs: false, base: Some(base), index: None, disp }
+        Self {
+            gs: false,
+            base: Some(base),
+            index: None,
+            disp,
+        }
     }
 }
 
@@ -101,7 +116,10 @@ impl Asm {
     /// # Safety
     /// The range must be writable for as long as the assembler is used.
     pub unsafe fn new(start: *mut u8, end: *mut u8) -> Self {
-        Self { position: start, end }
+        Self {
+            position: start,
+            end,
+        }
     }
 
     /// Where the next byte goes.
@@ -121,7 +139,10 @@ impl Asm {
 
     /// Emits bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.room(), "the translator outgrew its reserve of code cache");
+        assert!(
+            bytes.len() <= self.room(),
+            "the translator outgrew its reserve of code cache"
+        );
         // SAFETY: the range has room, by the assertion and the contract of `new`.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.position, bytes.len());

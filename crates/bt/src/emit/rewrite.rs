@@ -72,7 +72,17 @@ fn parse(bytes: &[u8], bits: u32, has_modrm: bool) -> Option<Parts<'_>> {
                 i += 1;
                 if !matches!(
                     bytes.get(i)?,
-                    0x66 | 0xf2 | 0xf3 | 0xf0 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 | 0x40..=0x4f
+                    0x66 | 0xf2
+                        | 0xf3
+                        | 0xf0
+                        | 0x26
+                        | 0x2e
+                        | 0x36
+                        | 0x3e
+                        | 0x64
+                        | 0x65
+                        | 0x67
+                        | 0x40..=0x4f
                 ) {
                     break;
                 }

@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
-use iced_x86::{Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic as M, OpCodeOperandKind as K};
+use iced_x86::{
+    Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic as M, OpCodeOperandKind as K,
+};
 
 /// How an instruction is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +129,11 @@ fn classify(code: Code) -> CodeInfo {
     }
     let fp = is_fp(code);
     let vex = op.encoding() != EncodingKind::Legacy;
-    let kind = if vsib || op.encoding() == EncodingKind::D3NOW { Kind::Interpret } else { kind(code) };
+    let kind = if vsib || op.encoding() == EncodingKind::D3NOW {
+        Kind::Interpret
+    } else {
+        kind(code)
+    };
     CodeInfo {
         kind,
         fp,
@@ -141,10 +147,24 @@ fn classify(code: Code) -> CodeInfo {
 
 fn field_of(kind: K) -> Field {
     match kind {
-        K::r8_reg | K::r16_reg | K::r16_reg_mem | K::r32_reg | K::r32_reg_mem | K::r64_reg
+        K::r8_reg
+        | K::r16_reg
+        | K::r16_reg_mem
+        | K::r32_reg
+        | K::r32_reg_mem
+        | K::r64_reg
         | K::r64_reg_mem => Field::Reg,
-        K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::r32_or_mem_mpx
-        | K::r64_or_mem_mpx | K::r16_rm | K::r32_rm | K::r64_rm | K::mem | K::mem_mib
+        K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+        | K::r32_or_mem_mpx
+        | K::r64_or_mem_mpx
+        | K::r16_rm
+        | K::r32_rm
+        | K::r64_rm
+        | K::mem
+        | K::mem_mib
         | K::mem_mpx => Field::Rm,
         K::r8_opcode | K::r16_opcode | K::r32_opcode | K::r64_opcode => Field::Opcode,
         K::r32_vvvv | K::r64_vvvv => Field::Vvvv,
@@ -156,26 +176,68 @@ fn field_of(kind: K) -> Field {
 fn vector_modrm(kind: K) -> bool {
     matches!(
         kind,
-        K::mm_reg | K::mm_rm | K::mm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_or_mem | K::ymm_reg
-            | K::ymm_rm | K::ymm_or_mem | K::zmm_reg | K::zmm_rm | K::zmm_or_mem | K::k_reg
-            | K::k_rm | K::k_or_mem
+        K::mm_reg
+            | K::mm_rm
+            | K::mm_or_mem
+            | K::xmm_reg
+            | K::xmm_rm
+            | K::xmm_or_mem
+            | K::ymm_reg
+            | K::ymm_rm
+            | K::ymm_or_mem
+            | K::zmm_reg
+            | K::zmm_rm
+            | K::zmm_or_mem
+            | K::k_reg
+            | K::k_rm
+            | K::k_or_mem
     )
 }
 
 fn is_fp(code: Code) -> bool {
     let hint = matches!(
         code.mnemonic(),
-        M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Sfence | M::Lfence
-            | M::Mfence | M::Movnti | M::Crc32 | M::Pause | M::Clflush | M::Popcnt
+        M::Prefetchnta
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Sfence
+            | M::Lfence
+            | M::Mfence
+            | M::Movnti
+            | M::Crc32
+            | M::Pause
+            | M::Clflush
+            | M::Popcnt
     );
     !hint
         && code.cpuid_features().iter().any(|feature| {
             matches!(
                 feature,
-                F::FPU | F::FPU287 | F::FPU387 | F::FPU287XL_ONLY | F::FPU387SL_ONLY | F::MMX
-                    | F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::SSE4A
-                    | F::AVX | F::AVX2 | F::FMA | F::F16C | F::AES | F::PCLMULQDQ | F::SHA
-                    | F::GFNI | F::VAES | F::VPCLMULQDQ | F::AVX_VNNI
+                F::FPU
+                    | F::FPU287
+                    | F::FPU387
+                    | F::FPU287XL_ONLY
+                    | F::FPU387SL_ONLY
+                    | F::MMX
+                    | F::SSE
+                    | F::SSE2
+                    | F::SSE3
+                    | F::SSSE3
+                    | F::SSE4_1
+                    | F::SSE4_2
+                    | F::SSE4A
+                    | F::AVX
+                    | F::AVX2
+                    | F::FMA
+                    | F::F16C
+                    | F::AES
+                    | F::PCLMULQDQ
+                    | F::SHA
+                    | F::GFNI
+                    | F::VAES
+                    | F::VPCLMULQDQ
+                    | F::AVX_VNNI
             )
         })
 }
@@ -186,10 +248,23 @@ fn kind(code: Code) -> Kind {
     use iced_x86::FlowControl as C;
     let mnemonic = code.mnemonic();
     match mnemonic {
-        M::Nop | M::Endbr64 | M::Endbr32 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1
-        | M::Prefetcht2 | M::Prefetchw | M::Reservednop => return Kind::Nop,
+        M::Nop
+        | M::Endbr64
+        | M::Endbr32
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Reservednop => return Kind::Nop,
         M::Lea => return Kind::Lea,
-        M::Leave => return if code == Code::Leavew { Kind::Interpret } else { Kind::Leave },
+        M::Leave => {
+            return if code == Code::Leavew {
+                Kind::Interpret
+            } else {
+                Kind::Leave
+            };
+        }
         M::Rdtsc => return Kind::Rdtsc,
         M::Rdtscp => return Kind::Rdtscp,
         M::Cli => return Kind::Cli,
@@ -199,8 +274,14 @@ fn kind(code: Code) -> Kind {
         _ => {}
     }
     match code {
-        Code::Push_r64 | Code::Push_r32 | Code::Pushq_imm8 | Code::Pushd_imm8
-        | Code::Pushq_imm32 | Code::Pushd_imm32 | Code::Push_rm64 | Code::Push_rm32 => {
+        Code::Push_r64
+        | Code::Push_r32
+        | Code::Pushq_imm8
+        | Code::Pushd_imm8
+        | Code::Pushq_imm32
+        | Code::Pushd_imm32
+        | Code::Push_rm64
+        | Code::Push_rm32 => {
             return Kind::Push;
         }
         Code::Pop_r64 | Code::Pop_r32 => return Kind::Pop,
@@ -209,16 +290,27 @@ fn kind(code: Code) -> Kind {
         Code::Syscall => return Kind::Syscall,
         Code::Sysretq => return Kind::Sysret,
         Code::Pop_rm64 | Code::Pop_rm32 => return Kind::Interpret,
-        Code::Bt_rm32_r32 | Code::Bt_rm64_r64 | Code::Bts_rm32_r32 | Code::Bts_rm64_r64
-        | Code::Btr_rm32_r32 | Code::Btr_rm64_r64 | Code::Btc_rm32_r32 | Code::Btc_rm64_r64 => {
+        Code::Bt_rm32_r32
+        | Code::Bt_rm64_r64
+        | Code::Bts_rm32_r32
+        | Code::Bts_rm64_r64
+        | Code::Btr_rm32_r32
+        | Code::Btr_rm64_r64
+        | Code::Btc_rm32_r32
+        | Code::Btc_rm64_r64 => {
             return Kind::BitTest;
         }
         Code::Bt_rm16_r16 | Code::Bts_rm16_r16 | Code::Btr_rm16_r16 | Code::Btc_rm16_r16 => {
             return Kind::Interpret;
         }
-        Code::Mov_AL_moffs8 | Code::Mov_AX_moffs16 | Code::Mov_EAX_moffs32
-        | Code::Mov_RAX_moffs64 | Code::Mov_moffs8_AL | Code::Mov_moffs16_AX
-        | Code::Mov_moffs32_EAX | Code::Mov_moffs64_RAX => return Kind::AbsoluteMove,
+        Code::Mov_AL_moffs8
+        | Code::Mov_AX_moffs16
+        | Code::Mov_EAX_moffs32
+        | Code::Mov_RAX_moffs64
+        | Code::Mov_moffs8_AL
+        | Code::Mov_moffs16_AX
+        | Code::Mov_moffs32_EAX
+        | Code::Mov_moffs64_RAX => return Kind::AbsoluteMove,
         Code::Call_rel32_64 | Code::Call_rel32_32 => return Kind::Call,
         Code::Call_rm64 | Code::Call_rm32 => return Kind::CallIndirect,
         Code::Jmp_rm64 | Code::Jmp_rm32 => return Kind::JumpIndirect,
@@ -238,21 +330,95 @@ fn kind(code: Code) -> Kind {
         let wide = code.op_code().operand_size() != 16;
         return if wide { Kind::JumpIf } else { Kind::Interpret };
     }
-    if code.flow_control() != C::Next || code.op_code().is_input_output() || code.is_string_instruction() {
+    if code.flow_control() != C::Next
+        || code.op_code().is_input_output()
+        || code.is_string_instruction()
+    {
         return Kind::Interpret;
     }
     let plain_integer = matches!(
         mnemonic,
-        M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Movbe | M::Movnti | M::Xchg | M::Xadd
-            | M::Cmpxchg | M::Cmpxchg8b | M::Cmpxchg16b | M::Bswap | M::Add | M::Or | M::Adc
-            | M::Sbb | M::And | M::Sub | M::Xor | M::Cmp | M::Test | M::Inc | M::Dec | M::Neg
-            | M::Not | M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr
-            | M::Shld | M::Shrd | M::Mul | M::Imul | M::Div | M::Idiv | M::Bt | M::Bts | M::Btr
-            | M::Btc | M::Bsf | M::Bsr | M::Popcnt | M::Lzcnt | M::Tzcnt | M::Andn | M::Bextr
-            | M::Blsi | M::Blsmsk | M::Blsr | M::Bzhi | M::Mulx | M::Pdep | M::Pext | M::Rorx
-            | M::Sarx | M::Shlx | M::Shrx | M::Adcx | M::Adox | M::Crc32 | M::Cbw | M::Cwde
-            | M::Cdqe | M::Cwd | M::Cdq | M::Cqo | M::Lahf | M::Sahf | M::Clc | M::Stc | M::Cmc
-            | M::Pause | M::Lfence | M::Sfence | M::Mfence | M::Rdrand | M::Rdseed
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Movbe
+            | M::Movnti
+            | M::Xchg
+            | M::Xadd
+            | M::Cmpxchg
+            | M::Cmpxchg8b
+            | M::Cmpxchg16b
+            | M::Bswap
+            | M::Add
+            | M::Or
+            | M::Adc
+            | M::Sbb
+            | M::And
+            | M::Sub
+            | M::Xor
+            | M::Cmp
+            | M::Test
+            | M::Inc
+            | M::Dec
+            | M::Neg
+            | M::Not
+            | M::Shl
+            | M::Sal
+            | M::Shr
+            | M::Sar
+            | M::Rol
+            | M::Ror
+            | M::Rcl
+            | M::Rcr
+            | M::Shld
+            | M::Shrd
+            | M::Mul
+            | M::Imul
+            | M::Div
+            | M::Idiv
+            | M::Bt
+            | M::Bts
+            | M::Btr
+            | M::Btc
+            | M::Bsf
+            | M::Bsr
+            | M::Popcnt
+            | M::Lzcnt
+            | M::Tzcnt
+            | M::Andn
+            | M::Bextr
+            | M::Blsi
+            | M::Blsmsk
+            | M::Blsr
+            | M::Bzhi
+            | M::Mulx
+            | M::Pdep
+            | M::Pext
+            | M::Rorx
+            | M::Sarx
+            | M::Shlx
+            | M::Shrx
+            | M::Adcx
+            | M::Adox
+            | M::Crc32
+            | M::Cbw
+            | M::Cwde
+            | M::Cdqe
+            | M::Cwd
+            | M::Cdq
+            | M::Cqo
+            | M::Lahf
+            | M::Sahf
+            | M::Clc
+            | M::Stc
+            | M::Cmc
+            | M::Pause
+            | M::Lfence
+            | M::Sfence
+            | M::Mfence
+            | M::Rdrand
+            | M::Rdseed
     );
     let conditional = code.condition_code() != iced_x86::ConditionCode::None;
     if (plain_integer || conditional) && !touches_segment_or_control(code) {
@@ -260,17 +426,38 @@ fn kind(code: Code) -> Kind {
     }
     let saved_state = matches!(
         mnemonic,
-        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 | M::Fnstenv | M::Fldenv | M::Fnsave
-            | M::Frstor | M::Fstenv | M::Fsave | M::Maskmovdqu | M::Maskmovq | M::Vmaskmovdqu
-            | M::Wait | M::Clflush | M::Clflushopt | M::Clwb
+        M::Fxsave
+            | M::Fxsave64
+            | M::Fxrstor
+            | M::Fxrstor64
+            | M::Fnstenv
+            | M::Fldenv
+            | M::Fnsave
+            | M::Frstor
+            | M::Fstenv
+            | M::Fsave
+            | M::Maskmovdqu
+            | M::Maskmovq
+            | M::Vmaskmovdqu
+            | M::Wait
+            | M::Clflush
+            | M::Clflushopt
+            | M::Clwb
     );
-    if is_fp(code) && !saved_state { Kind::Plain } else { Kind::Interpret }
+    if is_fp(code) && !saved_state {
+        Kind::Plain
+    } else {
+        Kind::Interpret
+    }
 }
 
 /// MOV to and from segment, control, debug and test registers.
 fn touches_segment_or_control(code: Code) -> bool {
     let op = code.op_code();
     (0..op.op_count()).any(|i| {
-        matches!(op.op_kind(i), K::seg_reg | K::cr_reg | K::dr_reg | K::tr_reg | K::mem_offs)
+        matches!(
+            op.op_kind(i),
+            K::seg_reg | K::cr_reg | K::dr_reg | K::tr_reg | K::mem_offs
+        )
     })
 }

@@ -42,7 +42,11 @@ impl Lower<'_> {
                 let slot = self.slot();
                 let (base, disp) = self.stack_operand(decoded, false);
                 sized(self.hot, slot as u32, op::LOAD, R10, Mem::at(base, disp));
-                let extra = if instruction.op_count() == 1 { instruction.immediate16() } else { 0 };
+                let extra = if instruction.op_count() == 1 {
+                    instruction.immediate16()
+                } else {
+                    0
+                };
                 self.move_stack(slot + i32::from(extra));
                 self.indirect(live);
             }
@@ -115,18 +119,29 @@ impl Lower<'_> {
     /// As [`Lower::indirect`], to code of privilege class `class`.
     pub(super) fn jump_to_class(&mut self, class: usize, in_memory: bool) {
         self.hot.load(R11, Mem::gs(at!(kick)));
-        let kicked = Mem { gs: false, base: Some(R10), index: Some((R11, 0)), disp: 0 };
+        let kicked = Mem {
+            gs: false,
+            base: Some(R10),
+            index: Some((R11, 0)),
+            disp: 0,
+        };
         self.hot.lea(true, R10, kicked);
         // movzx r11d, r10w
         self.hot.bytes(&[0x45, 0x0f, 0xb7, 0xda]);
         let table = context::targets(class, in_memory);
-        let entry = Mem { gs: true, base: None, index: Some((R11, 3)), disp: table };
+        let entry = Mem {
+            gs: true,
+            base: None,
+            index: Some((R11, 3)),
+            disp: table,
+        };
         self.hot.jmp_mem(entry);
     }
 
     /// In the cold part: leaves because of the kick flag, RIP stored.
     fn leave_kicked(&mut self) {
-        self.cold.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::KICKED));
+        self.cold
+            .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::KICKED));
         self.cold.jmp(self.stubs.exit);
     }
 
@@ -144,11 +159,20 @@ impl Lower<'_> {
     pub(super) fn add_exit(&mut self, site: *mut u8, target: u64, separate: bool) {
         let stub = self.cold.here();
         let number = self.code.exits.len() as u32;
-        self.cold.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::BRANCH + number));
+        self.cold.store_imm32(
+            Mem::gs(at!(exit)),
+            exit::code(self.id, exit::BRANCH + number),
+        );
         self.cold.jmp(self.stubs.exit);
         // SAFETY: the site is the branch just emitted.
         unsafe { patch(site, stub) };
-        self.code.exits.push(BranchExit { site, stub, target, separate, linked: None });
+        self.code.exits.push(BranchExit {
+            site,
+            stub,
+            target,
+            separate,
+            linked: None,
+        });
     }
 
     /// Leaves to `target` if another thread asked for it.

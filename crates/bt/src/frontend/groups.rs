@@ -176,7 +176,11 @@ impl Groups {
             Kind::Leave => (RBP, 0, false),
             _ => return None,
         };
-        let origin = Origin::Registers { base: Some(base), index: None, segment: None };
+        let origin = Origin::Registers {
+            base: Some(base),
+            index: None,
+            segment: None,
+        };
         self.add(origin, disp, slot as usize, write, i, known, separate)
     }
 
@@ -194,7 +198,11 @@ impl Groups {
         let i = i as u16;
         let (versions, shift, defined, recent) = match origin {
             Origin::Constant => ((0, 0, 0, 0), 0, 0, None),
-            Origin::Registers { base, index, segment } => {
+            Origin::Registers {
+                base,
+                index,
+                segment,
+            } => {
                 let slot = match (segment, base, index) {
                     (Some(4), ..) => 16,
                     (Some(_), ..) => 17,
@@ -214,7 +222,11 @@ impl Groups {
         };
         let at = disp + shift;
         let end = at + size as i64;
-        let limit = if is_stack(origin) { MAX_STACK_WINDOW } else { MAX_WINDOW };
+        let limit = if is_stack(origin) {
+            MAX_STACK_WINDOW
+        } else {
+            MAX_WINDOW
+        };
         if !separate {
             for (number, group) in self.groups.iter_mut().enumerate() {
                 if group.origin != origin || group.versions != versions {
@@ -226,7 +238,10 @@ impl Groups {
                     (group.low, group.high) = (low, high);
                     group.write |= write;
                     group.uses = group.uses.saturating_add(1);
-                    return Some(Access { group: number as u8, at });
+                    return Some(Access {
+                        group: number as u8,
+                        at,
+                    });
                 }
             }
         }
@@ -249,7 +264,10 @@ impl Groups {
             defined,
         };
         self.groups.push(group);
-        Some(Access { group: (self.groups.len() - 1) as u8, at })
+        Some(Access {
+            group: (self.groups.len() - 1) as u8,
+            at,
+        })
     }
 
     /// Moves checks to where no flags have to be saved for them.
@@ -260,7 +278,9 @@ impl Groups {
         for group in &mut self.groups {
             let first = usize::from(group.first);
             let earliest = usize::from(group.defined);
-            let dead = (earliest..=first).rev().find(|&j| block[j].live_before() == 0);
+            let dead = (earliest..=first)
+                .rev()
+                .find(|&j| block[j].live_before() == 0);
             if let Some(j) = dead {
                 group.place = j as u16;
             }
@@ -269,7 +289,10 @@ impl Groups {
         let mut known = [Known::default(); REGISTERS];
         for (i, decoded) in block.iter().enumerate() {
             for group in self.groups.iter_mut().filter(|g| usize::from(g.place) == i) {
-                if let Origin::Registers { base: Some(base), .. } = group.origin {
+                if let Origin::Registers {
+                    base: Some(base), ..
+                } = group.origin
+                {
                     group.shift = known[usize::from(base)].shift;
                 }
             }
@@ -280,7 +303,14 @@ impl Groups {
 
 /// Whether an address is relative to the stack pointer alone.
 fn is_stack(origin: Origin) -> bool {
-    matches!(origin, Origin::Registers { base: Some(RSP), index: None, segment: None })
+    matches!(
+        origin,
+        Origin::Registers {
+            base: Some(RSP),
+            index: None,
+            segment: None
+        }
+    )
 }
 
 /// What a memory operand is relative to, and its displacement. `None` for forms whose address is
@@ -293,8 +323,8 @@ fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
         _ => None,
     };
     let displacement = instruction.memory_displacement64();
-    let absolute = instruction.is_ip_rel_memory_operand()
-        || base == Register::None && index == Register::None;
+    let absolute =
+        instruction.is_ip_rel_memory_operand() || base == Register::None && index == Register::None;
     if absolute {
         let narrow = base == Register::EIP
             || mode.bits() == 64
@@ -304,13 +334,23 @@ fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
         if narrow {
             return None;
         }
-        let address =
-            if mode.bits() == 32 { displacement & 0xffff_ffff } else { displacement } as i64;
+        let address = if mode.bits() == 32 {
+            displacement & 0xffff_ffff
+        } else {
+            displacement
+        } as i64;
         return match segment {
             None => Some((Origin::Constant, address)),
             Some(_) => {
                 let disp = i64::from(i32::try_from(address).ok()?);
-                Some((Origin::Registers { base: None, index: None, segment }, disp))
+                Some((
+                    Origin::Registers {
+                        base: None,
+                        index: None,
+                        segment,
+                    },
+                    disp,
+                ))
             }
         };
     }
@@ -323,7 +363,14 @@ fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
     let scale = instruction.memory_index_scale().trailing_zeros() as u8;
     let index = (index != Register::None).then(|| (number(index), scale));
     let disp = i64::from(displacement as i32);
-    Some((Origin::Registers { base, index, segment }, disp))
+    Some((
+        Origin::Registers {
+            base,
+            index,
+            segment,
+        },
+        disp,
+    ))
 }
 
 /// Follows what an instruction does to the general registers.
@@ -360,13 +407,22 @@ fn pops_rsp(decoded: &Decoded) -> bool {
 fn renew(register: &mut Known, i: usize) {
     let next = i as u16 + 1;
     let version = register.version + 1;
-    *register = Known { version, shift: 0, defined: next, moved: next };
+    *register = Known {
+        version,
+        shift: 0,
+        defined: next,
+        moved: next,
+    };
 }
 
 /// A register that an instruction moves by a constant, over its whole width.
 fn constant_move(instruction: &Instruction, mode: Mode) -> Option<(usize, i64)> {
     let register = instruction.op0_register();
-    let whole = if mode.bits() == 64 { register.is_gpr64() } else { register.is_gpr32() };
+    let whole = if mode.bits() == 64 {
+        register.is_gpr64()
+    } else {
+        register.is_gpr32()
+    };
     if instruction.op0_kind() != OpKind::Register || !whole {
         return None;
     }
@@ -374,7 +430,9 @@ fn constant_move(instruction: &Instruction, mode: Mode) -> Option<(usize, i64)> 
     let immediate = || -> Option<i64> {
         let is_immediate = matches!(
             instruction.op1_kind(),
-            OpKind::Immediate8to32 | OpKind::Immediate8to64 | OpKind::Immediate32
+            OpKind::Immediate8to32
+                | OpKind::Immediate8to64
+                | OpKind::Immediate32
                 | OpKind::Immediate32to64
         );
         is_immediate.then(|| i64::from(instruction.immediate(1) as i32))
@@ -387,7 +445,12 @@ fn constant_move(instruction: &Instruction, mode: Mode) -> Option<(usize, i64)> 
         Mnemonic::Lea => {
             let same = instruction.memory_base() == register
                 && instruction.memory_index() == Register::None;
-            same.then(|| (number, i64::from(instruction.memory_displacement64() as i32)))
+            same.then(|| {
+                (
+                    number,
+                    i64::from(instruction.memory_displacement64() as i32),
+                )
+            })
         }
         _ => None,
     }

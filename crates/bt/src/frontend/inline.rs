@@ -42,7 +42,7 @@ const SYSRET_FLAGS: u64 = flags::ARITHMETIC
     | flags::ID;
 
 impl Lower<'_> {
-    /// Emits a system instruction; returns false if it is none of those done here.
+    /// Emits a system instruction of the kinds done here.
     pub(super) fn inline_system(&mut self, decoded: &Decoded) {
         match decoded.kind {
             Kind::PushFlags => self.push_flags(decoded),
@@ -104,7 +104,8 @@ impl Lower<'_> {
         self.hot.jcc(condition, self.cold.here());
         self.cold.mov_imm(R11, decoded.instruction.ip());
         self.cold.store(Mem::gs(at!(cpu.rip)), R11);
-        self.cold.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::INTERPRET));
+        self.cold
+            .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::INTERPRET));
         self.cold.jmp(self.stubs.exit_memory_flags);
     }
 
@@ -119,11 +120,14 @@ impl Lower<'_> {
     fn flags_image(&mut self) {
         let kept = !(flags::ARITHMETIC | flags::RF | flags::VM);
         // LAHF's image is the low byte of RFLAGS; OF is bit 0 of the other byte.
-        self.hot.op_mem(false, &[0x0f, 0xb6], R10, Mem::gs(at!(flags) + 1));
-        self.hot.op_mem(false, &[0x0f, 0xb6], R11, Mem::gs(at!(flags)));
+        self.hot
+            .op_mem(false, &[0x0f, 0xb6], R10, Mem::gs(at!(flags) + 1));
+        self.hot
+            .op_mem(false, &[0x0f, 0xb6], R11, Mem::gs(at!(flags)));
         self.shift(false, SHL, R11, 11);
         self.hot.op_reg(false, op::OR, R10, R11);
-        self.hot.op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.rflags)));
+        self.hot
+            .op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.rflags)));
         self.immediate_register(AND, R11, kept);
         self.hot.op_reg(false, op::OR, R10, R11);
         self.held = [Held::Nothing; 2];
@@ -137,7 +141,8 @@ impl Lower<'_> {
         self.hot.store(Mem::gs(at!(scratch)), R10);
         let (base, disp) = self.stack_operand(decoded, true);
         self.hot.load(R10, Mem::gs(at!(scratch)));
-        self.hot.op_mem(slot == 8, &[op::STORE], R10, Mem::at(base, disp));
+        self.hot
+            .op_mem(slot == 8, &[op::STORE], R10, Mem::at(base, disp));
         self.held[0] = Held::Nothing;
         self.move_stack(-slot);
     }
@@ -152,7 +157,8 @@ impl Lower<'_> {
             Gpr::Host(host) => host,
             Gpr::Memory(_) => R10,
         };
-        self.hot.op_mem(false, &[0x0f, 0xb7], host, Mem::gs(selector));
+        self.hot
+            .op_mem(false, &[0x0f, 0xb7], host, Mem::gs(selector));
         if let Gpr::Memory(n) = map(target) {
             self.forget_guest(n);
             self.hot.store(Mem::gs(gpr(n)), R10);
@@ -164,13 +170,15 @@ impl Lower<'_> {
         self.clobber_flags(decoded.live_before());
         if with_processor {
             self.hot.bytes(&[0x0f, 0x01, 0xf9]);
-            self.hot.op_mem(false, &[op::LOAD], RCX, Mem::gs(at!(cpu.msr.tsc_aux)));
+            self.hot
+                .op_mem(false, &[op::LOAD], RCX, Mem::gs(at!(cpu.msr.tsc_aux)));
         } else {
             self.hot.bytes(&[0x0f, 0x31]);
         }
         self.shift(true, SHL, RDX, 32);
         self.hot.op_reg(true, op::OR, RAX, RDX);
-        self.hot.op_mem(true, &[op::ADD], RAX, Mem::gs(at!(tsc_offset)));
+        self.hot
+            .op_mem(true, &[op::ADD], RAX, Mem::gs(at!(tsc_offset)));
         self.hot.mov(RDX, RAX);
         self.shift(true, SHR, RDX, 32);
         self.hot.op_reg(false, op::LOAD, RAX, RAX);
@@ -182,21 +190,24 @@ impl Lower<'_> {
         self.test(Mem::gs(at!(cpu.efer)), cr::EFER_SCE);
         self.interpret_if(cc::E, decoded);
         self.target_mode_check(0, decoded);
-        self.hot.op_mem(false, &[op::LOAD], R10, Mem::gs(at!(cpu.msr.fmask)));
+        self.hot
+            .op_mem(false, &[op::LOAD], R10, Mem::gs(at!(cpu.msr.fmask)));
         self.immediate_register(AND, R10, flags::ARITHMETIC);
         self.immediate_register(CMP, R10, flags::ARITHMETIC);
         self.interpret_if(cc::NE, decoded);
         self.flags_image();
         self.hot.store(Mem::gs(gpr(GUEST_R11)), R10);
         self.hot.mov_imm(RCX, decoded.instruction.next_ip());
-        self.hot.op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.msr.fmask)));
+        self.hot
+            .op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.msr.fmask)));
         // not r11d
         self.hot.op_reg(false, 0xf7, 2, R11);
         self.hot.op_reg(false, op::AND, R11, R10);
         self.immediate_register(OR, R11, flags::FIXED);
         self.hot.store(Mem::gs(at!(cpu.rflags)), R11);
         self.hot.store_imm32(Mem::gs(at!(flags)), 0);
-        self.hot.op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.msr.star) + 4));
+        self.hot
+            .op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.msr.star) + 4));
         self.immediate_register(AND, R11, 0xfffc);
         self.set_selector(CS);
         self.immediate_register(ADD, R11, 8);
@@ -220,7 +231,8 @@ impl Lower<'_> {
         self.shift(true, SAR, R11, 16);
         self.hot.op_reg(true, op::CMP, R11, RCX);
         self.interpret_if(cc::NE, decoded);
-        self.hot.op_mem(false, &[op::LOAD], R10, Mem::gs(gpr(GUEST_R11)));
+        self.hot
+            .op_mem(false, &[op::LOAD], R10, Mem::gs(gpr(GUEST_R11)));
         self.immediate_register(AND, R10, SYSRET_FLAGS);
         self.immediate_register(OR, R10, flags::FIXED);
         self.hot.store(Mem::gs(at!(cpu.rflags)), R10);
@@ -230,9 +242,11 @@ impl Lower<'_> {
         self.immediate_register(AND, R10, 0xff);
         self.shift(false, SHL, R10, 8);
         self.hot.op_reg(false, op::OR, R10, R11);
-        self.hot.op_mem(false, &[op::STORE], R10, Mem::gs(at!(flags)));
+        self.hot
+            .op_mem(false, &[op::STORE], R10, Mem::gs(at!(flags)));
         // movzx r11d, word [star + 6]
-        self.hot.op_mem(false, &[0x0f, 0xb7], R11, Mem::gs(at!(cpu.msr.star) + 6));
+        self.hot
+            .op_mem(false, &[0x0f, 0xb7], R11, Mem::gs(at!(cpu.msr.star) + 6));
         self.immediate_register(ADD, R11, 16);
         self.immediate_register(OR, R11, 3);
         self.set_selector(CS);
@@ -245,29 +259,33 @@ impl Lower<'_> {
 
     /// Leaves unless the branch targets of `class` are those of 64-bit code.
     fn target_mode_check(&mut self, class: usize, decoded: &Decoded) {
-        self.hot.cmp_mem_zero(Mem::gs(at!(targets64) + class as i32 * 4));
+        self.hot
+            .cmp_mem_zero(Mem::gs(at!(targets64) + class as i32 * 4));
         self.interpret_if(cc::E, decoded);
     }
 
     /// Stores R11W as a selector.
     fn set_selector(&mut self, segment: usize) {
         self.hot.byte(0x66);
-        self.hot.op_mem(false, &[op::STORE], R11, Mem::gs(selector(segment)));
+        self.hot
+            .op_mem(false, &[op::STORE], R11, Mem::gs(selector(segment)));
     }
 
     /// Makes CS and SS flat segments of privilege level `cpl`.
     fn flat_segments(&mut self, cpl: u8) {
         let level = if cpl == 3 { DPL3 } else { 0 };
-        for (segment, attributes) in
-            [(CS, SegmentAttributes::CODE64), (SS, SegmentAttributes::DATA32)]
-        {
+        for (segment, attributes) in [
+            (CS, SegmentAttributes::CODE64),
+            (SS, SegmentAttributes::DATA32),
+        ] {
             let base = context::segment_base(segment);
             self.hot.op_mem(true, &[0xc7], 0, Mem::gs(base));
             self.hot.dword(0);
             let limit = offset_of!(Segment, limit) as i32;
             self.hot.store_imm32(Mem::gs(base + limit), u32::MAX);
             let place = offset_of!(Segment, attributes) as i32;
-            self.hot.store_imm32(Mem::gs(base + place), attributes.0 | level);
+            self.hot
+                .store_imm32(Mem::gs(base + place), attributes.0 | level);
         }
         // mov byte [cpl], cpl
         self.hot.op_mem(false, &[0xc6], 0, Mem::gs(at!(cpu.cpl)));

@@ -222,8 +222,13 @@ impl<'a> Lower<'a> {
     pub(super) fn system(&mut self, decoded: &Decoded) {
         self.code.system = Some(Box::new(decoded.instruction));
         self.code.system_at = decoded.instruction.ip();
-        self.hot.store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::SYSTEM));
-        let stub = if self.in_memory { self.stubs.exit_memory_flags } else { self.stubs.exit };
+        self.hot
+            .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::SYSTEM));
+        let stub = if self.in_memory {
+            self.stubs.exit_memory_flags
+        } else {
+            self.stubs.exit
+        };
         self.hot.jmp(stub);
     }
 
@@ -233,8 +238,13 @@ impl<'a> Lower<'a> {
             return None;
         }
         let register = instruction.op_register(operand);
-        let high = matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);
-        register.is_gpr().then(|| (register.full_register().number() as u8, high))
+        let high = matches!(
+            register,
+            Register::AH | Register::CH | Register::DH | Register::BH
+        );
+        register
+            .is_gpr()
+            .then(|| (register.full_register().number() as u8, high))
     }
 
     /// Re-encodes an instruction with the register map and the memory operand at R11.
@@ -245,7 +255,11 @@ impl<'a> Lower<'a> {
         let general = |i| Self::general(instruction, i);
         let moved = |(n, _): (u8, bool)| map(n) != Gpr::Host(n);
         let remapped = (0..count).filter_map(general).any(moved);
-        let partial = if decoded.writes { decoded.live_after & !decoded.kills } else { 0 };
+        let partial = if decoded.writes {
+            decoded.live_after & !decoded.kills
+        } else {
+            0
+        };
         let needed = decoded.reads | partial;
 
         if memory.is_none() && !remapped {
@@ -262,7 +276,11 @@ impl<'a> Lower<'a> {
             return;
         }
         // Registers that live in memory pass through scratch registers.
-        let scratch: &[u8] = if memory.is_some() { &[R10] } else { &[R10, R11] };
+        let scratch: &[u8] = if memory.is_some() {
+            &[R10]
+        } else {
+            &[R10, R11]
+        };
         let mut homes: [(u8, u8); 2] = [(0, 0); 2];
         let mut used = 0;
         let taken = |homes: &[(u8, u8)], host| homes.iter().any(|h| h.1 == host);
@@ -297,7 +315,9 @@ impl<'a> Lower<'a> {
         let mut fields = Fields::default();
         let mut high = false;
         for i in 0..count {
-            let Some((n, is_high)) = general(i) else { continue };
+            let Some((n, is_high)) = general(i) else {
+                continue;
+            };
             high |= is_high;
             // AH to BH are encoded as 4 to 7 and are never remapped.
             let host = if is_high { n + 4 } else { home(n) };
@@ -322,7 +342,11 @@ impl<'a> Lower<'a> {
             let (base, disp) = self.operand(decoded, size, write);
             // A REX prefix would turn AH to BH into other registers: use a low base register.
             swap = high;
-            fields.rm = if swap { Rm::Mem(RSI, disp) } else { Rm::Mem(base, disp) };
+            fields.rm = if swap {
+                Rm::Mem(RSI, disp)
+            } else {
+                Rm::Mem(base, disp)
+            };
         }
         self.need_flags(needed);
         for &(n, host) in homes {
@@ -385,17 +409,28 @@ impl<'a> Lower<'a> {
         };
         let place = Rm::Context(context::gpr(n));
         let fields = match (fields[0], fields[1], decoded.bytes()) {
-            (Field::Reg, Field::Rm, _) if decoded.info.rm_any => {
-                Fields { reg: target, rm: place, ..Fields::default() }
-            }
-            (Field::None, Field::Rm, _) if decoded.info.rm_any && target.is_none() => {
-                Fields { rm: place, ..Fields::default() }
-            }
+            (Field::Reg, Field::Rm, _) if decoded.info.rm_any => Fields {
+                reg: target,
+                rm: place,
+                ..Fields::default()
+            },
+            (Field::None, Field::Rm, _) if decoded.info.rm_any && target.is_none() => Fields {
+                rm: place,
+                ..Fields::default()
+            },
             // op r/m, reg: the other direction has the source as r/m operand.
             (Field::Rm, Field::Reg, &[0x40..=0x4f, opcode, _] | &[opcode, _])
-                if matches!(opcode, 0x01 | 0x09 | 0x11 | 0x19 | 0x21 | 0x29 | 0x31 | 0x39 | 0x89) =>
+                if matches!(
+                    opcode,
+                    0x01 | 0x09 | 0x11 | 0x19 | 0x21 | 0x29 | 0x31 | 0x39 | 0x89
+                ) =>
             {
-                Fields { reg: target, rm: place, flip: true, ..Fields::default() }
+                Fields {
+                    reg: target,
+                    rm: place,
+                    flip: true,
+                    ..Fields::default()
+                }
             }
             _ => return false,
         };
@@ -421,7 +456,10 @@ impl<'a> Lower<'a> {
     /// 32-bit code without memory operands whose bytes mean something else in 64-bit code.
     fn legacy_bytes(&mut self, decoded: &Decoded) {
         use iced_x86::Code::{Dec_r16, Dec_r32, Inc_r16, Inc_r32};
-        if matches!(decoded.instruction.code(), Inc_r16 | Inc_r32 | Dec_r16 | Dec_r32) {
+        if matches!(
+            decoded.instruction.code(),
+            Inc_r16 | Inc_r32 | Dec_r16 | Dec_r32
+        ) {
             let _ = rewrite(self.hot, decoded.bytes(), 32, false, Fields::default());
         } else {
             self.hot.bytes(decoded.bytes());
@@ -454,7 +492,9 @@ impl<'a> Lower<'a> {
     }
 
     fn lea(&mut self, instruction: &Instruction) {
-        let Some((n, _)) = Self::general(instruction, 0) else { return };
+        let Some((n, _)) = Self::general(instruction, 0) else {
+            return;
+        };
         let size = instruction.op0_register().size();
         let mut plain = *instruction;
         plain.set_segment_prefix(Register::None);
@@ -473,7 +513,8 @@ impl<'a> Lower<'a> {
             (Gpr::Memory(n), 2) => {
                 self.forget_guest(n);
                 self.hot.byte(0x66);
-                self.hot.op_mem(false, &[op::STORE], R11, Mem::gs(context::gpr(n)));
+                self.hot
+                    .op_mem(false, &[op::STORE], R11, Mem::gs(context::gpr(n)));
             }
             (Gpr::Memory(n), size) => {
                 if size == 4 {
@@ -498,13 +539,20 @@ impl<'a> Lower<'a> {
             (_, Gpr::Host(host)) => Some(Some(host)),
             (_, Gpr::Memory(_)) => None,
         };
-        let (Some(base), Some(index)) = (host(base), host(index)) else { return false };
+        let (Some(base), Some(index)) = (host(base), host(index)) else {
+            return false;
+        };
         if base.is_none() {
             return false;
         }
         let scale = instruction.memory_index_scale().trailing_zeros() as u8;
         let disp = instruction.memory_displacement64() as i32;
-        let mem = Mem { gs: false, base, index: index.map(|r| (r, scale)), disp };
+        let mem = Mem {
+            gs: false,
+            base,
+            index: index.map(|r| (r, scale)),
+            disp,
+        };
         self.hot.lea(wide && !narrow, target, mem);
         true
     }
@@ -555,7 +603,9 @@ impl<'a> Lower<'a> {
         let slot = self.slot();
         let (base, disp) = self.stack_operand(decoded, false);
         let place = Mem::at(base, disp);
-        let Some((n, _)) = Self::general(&decoded.instruction, 0) else { return };
+        let Some((n, _)) = Self::general(&decoded.instruction, 0) else {
+            return;
+        };
         match map(n) {
             Gpr::Host(R9) => sized(self.hot, slot as u32, op::LOAD, R9, place),
             Gpr::Host(host) => {
@@ -586,7 +636,9 @@ impl<'a> Lower<'a> {
         if instruction.op0_kind() != OpKind::Memory {
             return self.plain(decoded);
         }
-        let Some((n, _)) = Self::general(instruction, 1) else { return };
+        let Some((n, _)) = Self::general(instruction, 1) else {
+            return;
+        };
         let wide = instruction.op1_register().size() == 8;
         self.clobber_flags(decoded.live_before());
         self.effective_address(instruction);
@@ -606,7 +658,11 @@ impl<'a> Lower<'a> {
         // sar r10, shift
         self.hot.bytes(&[0x49, 0xc1, 0xfa, shift]);
         let scale = if wide { 3 } else { 2 };
-        let mem = Mem { base: Some(R11), index: Some((R10, scale)), ..Mem::default() };
+        let mem = Mem {
+            base: Some(R11),
+            index: Some((R10, scale)),
+            ..Mem::default()
+        };
         self.hot.lea(self.mode.bits() == 64, R11, mem);
         let write = instruction.mnemonic() != Mnemonic::Bt;
         self.check(if wide { 8 } else { 4 }, write, None);
@@ -616,14 +672,19 @@ impl<'a> Lower<'a> {
             Gpr::Memory(n) => self.hot.load(R10, Mem::gs(context::gpr(n))),
         }
         // and r10d, width - 1
-        self.hot.bytes(&[0x41, 0x83, 0xe2, if wide { 63 } else { 31 }]);
+        self.hot
+            .bytes(&[0x41, 0x83, 0xe2, if wide { 63 } else { 31 }]);
         let needed = decoded.live_after & !decoded.kills;
         if needed != 0 {
             self.hot.store(Mem::gs(at!(scratch)), R10);
             self.need_flags(needed);
             self.hot.load(R10, Mem::gs(at!(scratch)));
         }
-        let fields = Fields { reg: Some(R10), rm: Rm::Mem(R11, 0), ..Fields::default() };
+        let fields = Fields {
+            reg: Some(R10),
+            rm: Rm::Mem(R11, 0),
+            ..Fields::default()
+        };
         let _ = rewrite(self.hot, decoded.bytes(), self.mode.bits(), true, fields);
         self.flags_written(decoded);
     }
@@ -637,7 +698,13 @@ impl<'a> Lower<'a> {
         self.effective_address(instruction);
         self.check(size, store, None);
         let opcode = if store { op::STORE } else { op::LOAD };
-        sized(self.hot, size, if size == 1 { opcode - 1 } else { opcode }, RAX, Mem::at(R11, 0));
+        sized(
+            self.hot,
+            size,
+            if size == 1 { opcode - 1 } else { opcode },
+            RAX,
+            Mem::at(R11, 0),
+        );
     }
 }
 
@@ -647,7 +714,16 @@ fn flagless_check(asm: &mut Asm, miss: *const u8, linear: u64, entry: *const u8)
     // RCX is the one register that can be tested without flags.
     asm.mov(R11, RCX);
     asm.mov_imm(RCX, linear.wrapping_neg());
-    asm.lea(true, RCX, Mem { gs: false, base: Some(RCX), index: Some((R10, 0)), disp: 0 });
+    asm.lea(
+        true,
+        RCX,
+        Mem {
+            gs: false,
+            base: Some(RCX),
+            index: Some((R10, 0)),
+            disp: 0,
+        },
+    );
     let equal = asm.short(0xe3);
     asm.mov(RCX, R11);
     asm.jmp(miss);

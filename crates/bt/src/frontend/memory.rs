@@ -71,7 +71,11 @@ impl Lower<'_> {
             || instruction.is_ip_rel_memory_operand()
         {
             let narrow = self.mode.bits() == 32 || base == Register::EIP;
-            let address = if narrow { displacement & 0xffff_ffff } else { displacement };
+            let address = if narrow {
+                displacement & 0xffff_ffff
+            } else {
+                displacement
+            };
             self.held[1] = Held::Nothing;
             self.hot.mov_imm(R11, address);
         } else {
@@ -87,7 +91,8 @@ impl Lower<'_> {
 
     fn add_segment(&mut self, segment: usize) {
         let base = Mem::gs(context::segment_base(segment));
-        self.hot.op_mem(self.mode.bits() == 64, &[op::ADD], R11, base);
+        self.hot
+            .op_mem(self.mode.bits() == 64, &[op::ADD], R11, base);
     }
 
     /// R11 = base + index + displacement.
@@ -99,7 +104,16 @@ impl Lower<'_> {
             // A move between registers takes no time.
             (Some(R11), None, 0) if wide => {}
             (Some(base), None, 0) => self.hot.op_reg(wide, op::LOAD, R11, base),
-            _ => self.hot.lea(wide, R11, Mem { gs: false, base, index, disp }),
+            _ => self.hot.lea(
+                wide,
+                R11,
+                Mem {
+                    gs: false,
+                    base,
+                    index,
+                    disp,
+                },
+            ),
         }
     }
 
@@ -148,7 +162,11 @@ impl Lower<'_> {
                     self.check(size, write, window);
                 }
             }
-            Origin::Registers { base, index, segment } => {
+            Origin::Registers {
+                base,
+                index,
+                segment,
+            } => {
                 let disp = (group.low - group.shift) as i32;
                 self.sum(bits == 64, base, index, disp);
                 if let Some(segment) = segment {
@@ -173,7 +191,8 @@ impl Lower<'_> {
             self.clobber_flags(decoded.live_before());
             self.group_check(number, &group, None);
         } else if self.held[1] != Held::Window(access.group) {
-            self.hot.load(R11, Mem::gs(at!(windows) + i32::from(access.group) * 8));
+            self.hot
+                .load(R11, Mem::gs(at!(windows) + i32::from(access.group) * 8));
             self.held[1] = Held::Window(access.group);
         }
         Some((R11, (access.at - self.bias[number]) as i32))
@@ -213,7 +232,14 @@ impl Lower<'_> {
     fn defer(&mut self, site: *mut u8, meta: u32, how: Recover, window: Option<u8>) {
         let back = self.hot.here();
         let offset = self.offset;
-        self.slow.push(Slow { site, back, meta, offset, how, window });
+        self.slow.push(Slow {
+            site,
+            back,
+            meta,
+            offset,
+            how,
+            window,
+        });
     }
 
     /// Checks an access of `size` bytes at the linear address in R11.
@@ -224,7 +250,8 @@ impl Lower<'_> {
         self.hot.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
         self.hot.cmp_imm(R11, 4096 - size as i32);
         let site = self.hot.jcc(cc::A, std::ptr::null());
-        self.hot.op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, entries + HOST));
+        self.hot
+            .op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, entries + HOST));
         let meta = self.meta(size, write, window.is_some(), meta::RECENT);
         self.defer(site, meta, Recover::Entry { tag }, window);
     }
@@ -233,32 +260,31 @@ impl Lower<'_> {
     /// recent page is in `slot`.
     fn recent_check(&mut self, slot: u8, size: u32, write: bool, window: Option<u8>) {
         let page = context::recent(self.mode.class(), slot);
-        self.hot.op_mem(true, &[op::XOR], R11, Mem::gs(page + recent_tag(write)));
+        self.hot
+            .op_mem(true, &[op::XOR], R11, Mem::gs(page + recent_tag(write)));
         self.hot.cmp_imm(R11, 4096 - size as i32);
         let site = self.hot.jcc(cc::A, std::ptr::null());
-        self.hot.op_mem(true, &[op::ADD], R11, Mem::gs(page + recent_host(write)));
+        self.hot
+            .op_mem(true, &[op::ADD], R11, Mem::gs(page + recent_host(write)));
         let meta = self.meta(size, write, window.is_some(), u32::from(slot));
         self.defer(site, meta, Recover::Recent { page }, window);
     }
 
     /// Checks an access at a constant address: index and offset are known, and R11 becomes the
     /// host address of the page. Returns false when it must go through the general check.
-    fn constant_check(
-        &mut self,
-        address: u64,
-        size: u32,
-        write: bool,
-        window: Option<u8>,
-    ) -> bool {
+    fn constant_check(&mut self, address: u64, size: u32, write: bool, window: Option<u8>) -> bool {
         let offset = (address & 0xfff) as i32;
-        let Ok(page) = i32::try_from((address & !0xfff) as i64) else { return false };
+        let Ok(page) = i32::try_from((address & !0xfff) as i64) else {
+            return false;
+        };
         if offset as u32 + size > 4096 || self.mode.bits() == 32 && page < 0 {
             return false;
         }
         let entry = context::tlb(self.mode.class())
             + (TlbEntry::index(address) * size_of::<TlbEntry>()) as i32;
         // cmp qword gs:[tag], page
-        self.hot.op_mem(true, &[0x81], 7, Mem::gs(entry + tag_offset(write)));
+        self.hot
+            .op_mem(true, &[0x81], 7, Mem::gs(entry + tag_offset(write)));
         self.hot.dword(page as u32);
         let site = self.hot.jcc(cc::NE, std::ptr::null());
         self.hot.load(R11, Mem::gs(entry + HOST));
@@ -275,7 +301,8 @@ impl Lower<'_> {
             unsafe { patch(slow.site, here) };
             match slow.how {
                 Recover::Entry { tag } => {
-                    self.cold.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
+                    self.cold
+                        .op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
                 }
                 Recover::Recent { page } => {
                     let tag = Mem::gs(page + recent_tag(slow.meta & meta::WRITE != 0));
@@ -337,17 +364,29 @@ pub fn probe_index(asm: &mut Asm, bmi2: bool) {
 /// Offset of the tag of loads or stores in a TLB entry.
 pub fn tag_offset(write: bool) -> i32 {
     let read = std::mem::offset_of!(TlbEntry, tag_read);
-    (if write { std::mem::offset_of!(TlbEntry, tag_write) } else { read }) as i32
+    (if write {
+        std::mem::offset_of!(TlbEntry, tag_write)
+    } else {
+        read
+    }) as i32
 }
 
 /// Offset of the tag of loads or stores in a recent page.
 pub fn recent_tag(write: bool) -> i32 {
     let read = std::mem::offset_of!(RecentPage, tag_read);
-    (if write { std::mem::offset_of!(RecentPage, tag_write) } else { read }) as i32
+    (if write {
+        std::mem::offset_of!(RecentPage, tag_write)
+    } else {
+        read
+    }) as i32
 }
 
 /// Offset of the host address of loads or stores in a recent page.
 pub fn recent_host(write: bool) -> i32 {
     let read = std::mem::offset_of!(RecentPage, host_read);
-    (if write { std::mem::offset_of!(RecentPage, host_write) } else { read }) as i32
+    (if write {
+        std::mem::offset_of!(RecentPage, host_write)
+    } else {
+        read
+    }) as i32
 }

@@ -144,11 +144,19 @@ impl Translator {
     }
 
     fn page(cpu: &Cpu, phys: &Phys, linear: u64) -> Option<CodePage> {
-        let access = Access { write: false, fetch: true, user: cpu.cpl == 3 };
+        let access = Access {
+            write: false,
+            fetch: true,
+            user: cpu.cpl == 3,
+        };
         let translation = walk(cpu, phys, linear, access).ok()?;
         let gpa = translation.gpa & !0xfff;
         let place = phys.place(gpa)?;
-        Some(CodePage { host: place.host, gpa, global: translation.global })
+        Some(CodePage {
+            host: place.host,
+            gpa,
+            global: translation.global,
+        })
     }
 
     /// Physical address of the code at `linear` and whether its page is global.
@@ -216,8 +224,18 @@ impl Translator {
     fn extent(&self, key: Key) -> (u64, u64) {
         let page = key.physical & !0xfff;
         let offset = |linear: u64| linear.wrapping_sub(key.linear & !0xfff);
-        let first = self.decoded.iter().map(|d| offset(d.instruction.ip())).min().unwrap_or(0);
-        let last = self.decoded.iter().map(|d| offset(d.instruction.next_ip())).max().unwrap_or(0);
+        let first = self
+            .decoded
+            .iter()
+            .map(|d| offset(d.instruction.ip()))
+            .min()
+            .unwrap_or(0);
+        let last = self
+            .decoded
+            .iter()
+            .map(|d| offset(d.instruction.next_ip()))
+            .max()
+            .unwrap_or(0);
         (page + first, page + last)
     }
 
@@ -258,10 +276,13 @@ impl Translator {
             let limit = if copies == 1 { MAX_TRACE } else { MAX_UNROLLED };
             let start = decoder.position();
             let instruction = decoder.decode();
-            if instruction.is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
+            if instruction.is_invalid()
+                && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
             {
                 if self.decoded.is_empty() {
-                    return self.decode_crossing(cpu, phys, mode, linear, bytes).map(Some);
+                    return self
+                        .decode_crossing(cpu, phys, mode, linear, bytes)
+                        .map(Some);
                 }
                 break;
             }
@@ -311,16 +332,17 @@ impl Translator {
 
     /// How often the instruction at `linear` is in the block already.
     fn times(&self, linear: u64) -> usize {
-        self.decoded.iter().filter(|d| d.instruction.ip() == linear).count()
+        self.decoded
+            .iter()
+            .filter(|d| d.instruction.ip() == linear)
+            .count()
     }
 
     /// Whether the trace, which is a loop, may be followed by one more copy of itself: several
     /// rounds then share their checks and one look at the kick flag.
     fn may_repeat(&self, copies: &mut usize, mode: Mode) -> bool {
         let body = (self.decoded.len() + 1) / *copies;
-        let more = !mode.separate()
-            && *copies < MAX_COPIES
-            && body * (*copies + 1) <= MAX_UNROLLED;
+        let more = !mode.separate() && *copies < MAX_COPIES && body * (*copies + 1) <= MAX_UNROLLED;
         *copies += usize::from(more);
         more
     }
@@ -430,8 +452,7 @@ impl Translator {
         if refused {
             return true;
         }
-        let memory = (0..instruction.op_count())
-            .any(|i| instruction.op_kind(i) == OpKind::Memory);
+        let memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
         if !memory {
             return false;
         }
@@ -440,12 +461,16 @@ impl Translator {
             || mode.bits() == 32 && instruction.memory_displ_size() == 2;
         let segment = instruction.memory_segment();
         // Code segments can't be written.
-        mode.bits() == 32 && segment == Register::CS || narrow || segment.is_segment_register() && mode.checked(segment.number())
+        mode.bits() == 32 && segment == Register::CS
+            || narrow
+            || segment.is_segment_register() && mode.checked(segment.number())
     }
 
     /// Computes which flags are live after each instruction.
     fn flags(&mut self, cpu: &Cpu, phys: &Phys, mode: Mode) {
-        let Some(last) = self.decoded.last() else { return };
+        let Some(last) = self.decoded.last() else {
+            return;
+        };
         let mut live = match last.kind {
             Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Interpret => ALL_FLAGS,
             Kind::Jump | Kind::Call | Kind::Syscall | Kind::Sysret => 0,
@@ -478,7 +503,9 @@ impl Translator {
         let mut live = ALL_FLAGS;
         let mut budget = LOOK_AHEAD;
         'page: while budget > 0 {
-            let Some(page) = Self::page(cpu, phys, at) else { return live };
+            let Some(page) = Self::page(cpu, phys, at) else {
+                return live;
+            };
             let offset = at as usize & 0xfff;
             // SAFETY: as in `decode`.
             let bytes =
@@ -527,7 +554,12 @@ fn drop_repeat(bytes: &mut [u8]) {
 /// Rewrites encodings of 32-bit code that mean something else in 64-bit code.
 fn respell(instruction: &Instruction, bytes: &mut [u8]) {
     use iced_x86::Mnemonic as M;
-    let prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let prefix = |b: &u8| {
+        matches!(
+            b,
+            0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3
+        )
+    };
     if let Some(opcode) = bytes.iter_mut().find(|b| !prefix(b))
         && *opcode == 0x82
     {
@@ -568,8 +600,21 @@ fn runs_fp(decoded: &Decoded) -> bool {
 pub fn ends_block(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::Plain | Kind::Nop | Kind::Lea | Kind::Push | Kind::Pop | Kind::Leave | Kind::BitTest
-            | Kind::AbsoluteMove | Kind::Rdtsc | Kind::Rdtscp | Kind::PushFlags
-            | Kind::ReadSelector | Kind::Cli | Kind::Sti | Kind::Cld | Kind::Swapgs
+        Kind::Plain
+            | Kind::Nop
+            | Kind::Lea
+            | Kind::Push
+            | Kind::Pop
+            | Kind::Leave
+            | Kind::BitTest
+            | Kind::AbsoluteMove
+            | Kind::Rdtsc
+            | Kind::Rdtscp
+            | Kind::PushFlags
+            | Kind::ReadSelector
+            | Kind::Cli
+            | Kind::Sti
+            | Kind::Cld
+            | Kind::Swapgs
     )
 }

@@ -2,9 +2,9 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 
-use super::{alu, bits, branch, multiply, native, retire, shift, stack, string, system, transfer};
 use super::system::cpuid::Availability;
 use super::system::cpuid::availability::bit_scan;
+use super::{alu, bits, branch, multiply, native, retire, shift, stack, string, system, transfer};
 use crate::cpu::Cpu;
 use crate::env::{Env, Trap};
 

@@ -134,7 +134,11 @@ fn repeat<E: Env>(
         }
         // A single step ends after each element (SDM vol. 3B, 18.3.1.4).
         let stepped = cpu.rflags & TF != 0;
-        let mut done = if count > 1 && !stepped { bulk(cpu, env, count) } else { 0 };
+        let mut done = if count > 1 && !stepped {
+            bulk(cpu, env, count)
+        } else {
+            0
+        };
         let mut finished = false;
         if done == 0 {
             finished = element(cpu, env)?;

@@ -1,8 +1,8 @@
 //! The dispatcher: finds or makes translated code, runs it, and does what it could not.
 
 use std::arch::asm;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use iced_x86::Instruction;
 use ringfence_engine::{Clock, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
@@ -127,7 +127,10 @@ impl Core {
     ) -> Result<Box<Self>, EngineError> {
         if !std::arch::is_x86_feature_detected!("xsave") {
             let reason = "the processor has no XSAVE".to_owned();
-            return Err(EngineError::Unsupported { engine: "bt", reason });
+            return Err(EngineError::Unsupported {
+                engine: "bt",
+                reason,
+            });
         }
         let mut cache = Cache::new()?;
         let stubs = Stubs::emit(&mut cache);
@@ -224,7 +227,10 @@ impl Core {
     fn leave(&mut self, exit: Exit) -> Exit {
         if matches!(
             exit,
-            Exit::PortIn { .. } | Exit::PortOut { .. } | Exit::MmioRead { .. } | Exit::MmioWrite { .. }
+            Exit::PortIn { .. }
+                | Exit::PortOut { .. }
+                | Exit::MmioRead { .. }
+                | Exit::MmioWrite { .. }
         ) {
             self.answering = Some(exit.clone());
         }
@@ -376,10 +382,10 @@ impl Core {
         if block.indirect_entries[0].is_null() {
             let (linear, live, entry) = (block.key.linear, block.flags_live, block.entry);
             let cold = &mut self.cache.cold;
-            block.indirect_entries =
-                late_indirect_entries(cold, &self.stubs, linear, live, entry);
+            block.indirect_entries = late_indirect_entries(cold, &self.stubs, linear, live, entry);
         }
-        self.cache.enter_target(self.context(), mode.class(), id, global);
+        self.cache
+            .enter_target(self.context(), mode.class(), id, global);
     }
 
     /// The block at `linear` and whether its page is global; `None` if the interpreter must go
@@ -387,7 +393,11 @@ impl Core {
     fn block(&mut self, mode: Mode, linear: u64, indirect: bool) -> Option<(BlockId, bool)> {
         let cpu = self.cpu();
         let (physical, global) = Translator::locate(cpu, &self.world.phys, linear)?;
-        let key = Key { linear, physical, mode: mode.0 };
+        let key = Key {
+            linear,
+            physical,
+            mode: mode.0,
+        };
         let phys = &self.world.phys;
         let second = || {
             let next = (linear | 0xfff).wrapping_add(1);
@@ -401,19 +411,19 @@ impl Core {
         }
         let spills = linear & 0xfff > 0xff0;
         let after = (linear | 0xfff).wrapping_add(1);
-        let next = spills.then(|| Translator::locate(cpu, &self.world.phys, after)).flatten();
-        for gpa in [Some(physical), next.map(|(gpa, _)| gpa)].into_iter().flatten() {
+        let next = spills
+            .then(|| Translator::locate(cpu, &self.world.phys, after))
+            .flatten();
+        for gpa in [Some(physical), next.map(|(gpa, _)| gpa)]
+            .into_iter()
+            .flatten()
+        {
             self.protect(gpa);
         }
         let phys = &self.world.phys;
-        let made = self.translator.translate(
-            &mut self.cache,
-            &self.stubs,
-            cpu,
-            phys,
-            key,
-            indirect,
-        );
+        let made =
+            self.translator
+                .translate(&mut self.cache, &self.stubs, cpu, phys, key, indirect);
         match made {
             Ok(id) => {
                 self.statistics.blocks += 1;
@@ -425,7 +435,9 @@ impl Core {
 
     /// Makes stores to the page of `gpa`, from which code is to be translated, known.
     fn protect(&mut self, gpa: u64) {
-        let Some(place) = self.world.phys.place(gpa) else { return };
+        let Some(place) = self.world.phys.place(gpa) else {
+            return;
+        };
         if place.holders.fetch_or(self.bit, Ordering::SeqCst) & self.bit != 0 {
             return;
         }
@@ -446,7 +458,8 @@ impl Core {
     fn answer_requests(&mut self) {
         if !self.unconfirmed.is_empty() {
             let mut changes = Vec::new();
-            self.unconfirmed.check(&self.world.phys, |start, end| changes.push((start, end)));
+            self.unconfirmed
+                .check(&self.world.phys, |start, end| changes.push((start, end)));
             for (start, end) in changes {
                 self.invalidate(start, end);
             }
@@ -455,7 +468,9 @@ impl Core {
             match request {
                 Request::Written(start, end) => self.invalidate(start, end),
                 Request::Withdraw(page) => {
-                    let Some(place) = self.world.phys.place(page) else { continue };
+                    let Some(place) = self.world.phys.place(page) else {
+                        continue;
+                    };
                     self.world.tlb.protect(self.context(), place.host as u64);
                     place.writers.fetch_and(!self.bit, Ordering::SeqCst);
                 }
@@ -475,7 +490,11 @@ impl Core {
         cpu.interrupt_shadow = false;
         context.flags = to_context(cpu.rflags);
         context.xsave_mask = (cpu.xcr0 | 3) as u32 & 7;
-        context.tsc_offset = self.world.clock().tsc_offset().wrapping_add(cpu.msr.tsc_adjust);
+        context.tsc_offset = self
+            .world
+            .clock()
+            .tsc_offset()
+            .wrapping_add(cpu.msr.tsc_adjust);
         // SAFETY: the stub was emitted with this signature, the GS base is the context, and
         // `code` is an entry of a live block of this processor.
         unsafe {
@@ -491,7 +510,9 @@ impl Core {
                 let block = &self.cache.blocks[id as usize];
                 cpu.rip = block.system_at;
                 let Some(instruction) = block.system.as_deref().copied() else {
-                    return Err(EngineError::Internal("a block without its instruction".into()));
+                    return Err(EngineError::Internal(
+                        "a block without its instruction".into(),
+                    ));
                 };
                 self.statistics.system += 1;
                 Ok(self.interpret_decoded(&instruction))
@@ -527,7 +548,9 @@ impl Core {
         let source_page = source.key.linear & !0xfff;
         let spans = source.second_page.is_some();
         let Some(exit) = source.exits.get(usize::from(number)).copied() else {
-            return Err(EngineError::Internal(format!("block {from} has no exit {number}")));
+            return Err(EngineError::Internal(format!(
+                "block {from} has no exit {number}"
+            )));
         };
         let mode = Mode(source.key.mode).with_separate(exit.separate);
         let target = exit.target;
@@ -545,7 +568,8 @@ impl Core {
             if page == source_page && !two && !spans {
                 self.cache.link(from, number, to, &[]);
             } else if two {
-                self.cache.link(from, number, to, &[(page, global), (page + 0x1000, global)]);
+                self.cache
+                    .link(from, number, to, &[(page, global), (page + 0x1000, global)]);
             } else {
                 self.cache.link(from, number, to, &[(page, global)]);
             }
@@ -557,7 +581,10 @@ impl Core {
     fn native_fault(&mut self) -> Result<Next, EngineError> {
         let context = self.context();
         let host = context.exit_site;
-        let block = self.cache.block_at(host).map(|id| &self.cache.blocks[id as usize]);
+        let block = self
+            .cache
+            .block_at(host)
+            .map(|id| &self.cache.blocks[id as usize]);
         let site = block.and_then(|b| b.faults.iter().find(|f| f.host == host).map(|f| (b, *f)));
         let Some((block, site)) = site else {
             let rip = block.map_or(0, |b| b.key.linear);
@@ -595,7 +622,9 @@ impl Core {
 
     /// Linear addresses at which the interpreter was last used, oldest first.
     pub fn recent(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..RECENT).map(|i| self.recent[(self.recent_next + i) % RECENT]).filter(|&rip| rip != 0)
+        (0..RECENT)
+            .map(|i| self.recent[(self.recent_next + i) % RECENT])
+            .filter(|&rip| rip != 0)
     }
 
     fn after_step(&mut self, result: Step) -> Option<Exit> {

@@ -56,11 +56,19 @@ fn translate(
         return None;
     }
     let entry = &context.tlb[class][TlbEntry::index(linear)];
-    let tag = if write { entry.tag_write } else { entry.tag_read };
+    let tag = if write {
+        entry.tag_write
+    } else {
+        entry.tag_read
+    };
     if tag ^ linear < 4096 {
         return Some(entry.host + offset);
     }
-    let access = Access { write, fetch: false, user: class == 1 };
+    let access = Access {
+        write,
+        fetch: false,
+        user: class == 1,
+    };
     let world = &mut core.world;
     let translation = walk(&context.cpu, &world.phys, linear, access).ok()?;
     if world.tlb.is_new_large(linear, &translation) {

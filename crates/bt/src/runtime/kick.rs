@@ -19,7 +19,12 @@ pub struct Kicker {
 impl Kicker {
     /// A kicker for the processor of `context`.
     pub fn new(context: Arc<ContextBox>) -> Self {
-        Self { context, interrupt: AtomicBool::new(false), asleep: Mutex::new(false), wake: Condvar::new() }
+        Self {
+            context,
+            interrupt: AtomicBool::new(false),
+            asleep: Mutex::new(false),
+            wake: Condvar::new(),
+        }
     }
 
     fn flag(&self) -> &AtomicU64 {

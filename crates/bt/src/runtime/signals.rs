@@ -6,7 +6,10 @@ use std::ptr::{null, null_mut};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use libc::{REG_R10, REG_RIP, SIGBUS, SIGFPE, SIGILL, SIGSEGV, c_int, c_void, sigaction, siginfo_t, ucontext_t};
+use libc::{
+    REG_R10, REG_RIP, SIGBUS, SIGFPE, SIGILL, SIGSEGV, c_int, c_void, sigaction, siginfo_t,
+    ucontext_t,
+};
 
 use crate::interp::native::native_recovery;
 
@@ -27,7 +30,9 @@ impl Registration {
     pub fn new(range: (u64, u64), resume: u64) -> Option<Self> {
         install();
         let free = |slot: &[AtomicU64; 3]| {
-            slot[0].compare_exchange(0, range.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            slot[0]
+                .compare_exchange(0, range.0, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
         };
         let index = CACHES.iter().position(free)?;
         CACHES[index][2].store(resume, Ordering::SeqCst);
@@ -66,7 +71,9 @@ unsafe extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c
     let rip = registers[REG_RIP as usize] as u64;
     for [start, end, resume] in &CACHES {
         if rip.wrapping_sub(start.load(Ordering::Relaxed))
-            < end.load(Ordering::Relaxed).wrapping_sub(start.load(Ordering::Relaxed))
+            < end
+                .load(Ordering::Relaxed)
+                .wrapping_sub(start.load(Ordering::Relaxed))
             && end.load(Ordering::Relaxed) != 0
         {
             registers[REG_R10 as usize] = rip as i64;
@@ -78,7 +85,9 @@ unsafe extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c
         registers[REG_RIP as usize] = resume as i64;
         return;
     }
-    let Some(index) = SIGNALS.iter().position(|&s| s == signal) else { return };
+    let Some(index) = SIGNALS.iter().position(|&s| s == signal) else {
+        return;
+    };
     // SAFETY: `install` filled the entry before this handler could run.
     unsafe {
         let previous = (&raw const PREVIOUS[index]).cast::<sigaction>();

@@ -5,8 +5,8 @@ use crate::cache::Cache;
 use crate::context::{self, RECENT_SLOTS, at, gpr};
 use crate::emit::asm::reg::{R9, R10, R11, RAX, RDI, RDX, RSI, RSP};
 use crate::emit::asm::{Asm, Mem, cc, op};
-use crate::frontend::memory::{HOST, meta, probe_index, recent_host, recent_tag, tag_offset};
 use crate::frontend::exit;
+use crate::frontend::memory::{HOST, meta, probe_index, recent_host, recent_tag, tag_offset};
 
 /// General registers that live in host registers, as (host, guest) numbers; RAX apart.
 const REGISTERS: [(u8, u8); 12] = [
@@ -214,7 +214,12 @@ fn vectors(asm: &mut Asm, opcode: u8) {
     asm.cmp_mem_zero(Mem::gs(at!(fpu_resident)));
     let site = asm.jcc(cc::E, std::ptr::null());
     for i in 0..16 {
-        asm.op_mem(false, &[0x0f, opcode], i, Mem::gs(at!(xmm) + i32::from(i) * 16));
+        asm.op_mem(
+            false,
+            &[0x0f, opcode],
+            i,
+            Mem::gs(at!(xmm) + i32::from(i) * 16),
+        );
     }
     // SAFETY: the site is the branch just emitted.
     unsafe { crate::emit::asm::patch(site, asm.here()) };
@@ -239,7 +244,10 @@ fn emit_memory_miss(asm: &mut Asm, saved: *const u8) -> *const u8 {
     let give_up = asm.jcc(cc::E, std::ptr::null());
     asm.mov(R11, RAX);
     asm.load(RAX, Mem::gs(gpr(0)));
-    for (host, guest) in REGISTERS.into_iter().filter(|(h, _)| !CALLEE_SAVED.contains(h)) {
+    for (host, guest) in REGISTERS
+        .into_iter()
+        .filter(|(h, _)| !CALLEE_SAVED.contains(h))
+    {
         asm.load(host, Mem::gs(gpr(guest)));
     }
     asm.byte(0xc3);
@@ -276,7 +284,16 @@ fn emit_recent_miss(
     asm.op_mem(true, &[op::XOR], R11, tag);
     push(asm, R10);
     // R10 = 4096 - size
-    asm.op_mem(false, &[op::LOAD], R10, Mem { base: Some(RSP), disp: 8, ..Mem::default() });
+    asm.op_mem(
+        false,
+        &[op::LOAD],
+        R10,
+        Mem {
+            base: Some(RSP),
+            disp: 8,
+            ..Mem::default()
+        },
+    );
     // not r10d; and r10d, size mask; add r10d, 4096 - size mask: all that for 4096 - size
     asm.op_reg(false, 0xf7, 2, R10);
     asm.op_reg(false, 0x81, 4, R10);

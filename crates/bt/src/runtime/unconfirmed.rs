@@ -39,7 +39,9 @@ impl Unconfirmed {
     /// Has the processors in `others` withdraw from the page at `gpa`, and remembers what it holds
     /// now if one of them may still write.
     pub fn add(&mut self, phys: &Phys, gpa: u64, others: u64) {
-        for_each(phys.memory(), others, |_, holder| holder.withdraw_write(gpa));
+        for_each(phys.memory(), others, |_, holder| {
+            holder.withdraw_write(gpa)
+        });
         if confirmed(phys, gpa, others) {
             return;
         }
@@ -74,7 +76,9 @@ fn read(phys: &Phys, gpa: u64) -> Box<[u8; PAGE]> {
 
 /// Whether none of `others` can write to the page unseen.
 fn confirmed(phys: &Phys, gpa: u64, others: u64) -> bool {
-    let Some(place) = phys.place(gpa) else { return true };
+    let Some(place) = phys.place(gpa) else {
+        return true;
+    };
     let mut writing = false;
     let still = others & place.writers.load(Ordering::SeqCst);
     for_each(phys.memory(), still, |bit, holder| {

@@ -29,7 +29,11 @@ pub struct Phys {
 impl Phys {
     /// A snapshot of `memory`.
     pub fn new(memory: Arc<GuestMemory>) -> Self {
-        Self { generation: memory.generation(), regions: memory.regions(), memory }
+        Self {
+            generation: memory.generation(),
+            regions: memory.regions(),
+            memory,
+        }
     }
 
     /// Takes a new snapshot if the map changed; returns whether it did.
@@ -50,7 +54,10 @@ impl Phys {
 
     /// The place of guest physical address `gpa`, if memory is there.
     pub fn place(&self, gpa: u64) -> Option<Place<'_>> {
-        let region = self.regions.iter().find(|r| gpa.wrapping_sub(r.start) < r.size)?;
+        let region = self
+            .regions
+            .iter()
+            .find(|r| gpa.wrapping_sub(r.start) < r.size)?;
         Some(Place {
             host: region.host(gpa),
             ram: region.kind == RegionKind::Ram,
@@ -62,7 +69,9 @@ impl Phys {
     /// Reads an aligned paging-structure entry of 8 or 4 bytes; no memory reads as all ones, as a
     /// bus does.
     pub fn read_entry(&self, gpa: u64, wide: bool) -> u64 {
-        let Some(place) = self.place(gpa) else { return u64::MAX };
+        let Some(place) = self.place(gpa) else {
+            return u64::MAX;
+        };
         // SAFETY: entries are aligned, so they lie within the page at `host`; other processors
         // write them atomically.
         unsafe {
@@ -76,17 +85,23 @@ impl Phys {
 
     /// Sets bits in an entry, unless it changed from `old` meanwhile; ROM ignores it.
     pub fn set_entry_bits(&self, gpa: u64, wide: bool, old: u64, bits: u64) -> bool {
-        let Some(place) = self.place(gpa).filter(|p| p.ram) else { return true };
+        let Some(place) = self.place(gpa).filter(|p| p.ram) else {
+            return true;
+        };
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
         // SAFETY: as in `read_entry`.
         unsafe {
             if wide {
                 let entry = &*place.host.cast::<AtomicU64>();
-                entry.compare_exchange(old, old | bits, success, failure).is_ok()
+                entry
+                    .compare_exchange(old, old | bits, success, failure)
+                    .is_ok()
             } else {
                 let entry = &*place.host.cast::<AtomicU32>();
                 let new = (old | bits) as u32;
-                entry.compare_exchange(old as u32, new, success, failure).is_ok()
+                entry
+                    .compare_exchange(old as u32, new, success, failure)
+                    .is_ok()
             }
         }
     }

@@ -24,7 +24,11 @@ impl Tlb {
     pub fn new(bit: u64) -> Self {
         // The log never grows: an index is in it once. So filling allocates nothing.
         let log = || Vec::with_capacity(TLB_SIZE);
-        Self { bit, log: [log(), log()], large: HashSet::default() }
+        Self {
+            bit,
+            log: [log(), log()],
+            large: HashSet::default(),
+        }
     }
 }
 
@@ -51,7 +55,11 @@ impl Tlb {
         if self.is_new_large(linear, translation) {
             self.large.insert(linear >> 21);
         }
-        let global = if translation.global { TlbEntry::GLOBAL } else { 0 };
+        let global = if translation.global {
+            TlbEntry::GLOBAL
+        } else {
+            0
+        };
         let mut tag_write = TlbEntry::miss(index);
         if translation.writable && place.ram {
             // First the right to write, then the look for code: a translator does it the other
@@ -65,14 +73,21 @@ impl Tlb {
         }
         let host = place.host as u64 & !0xfff;
         let info = TlbEntry::LOGGED | global;
-        context.tlb[class][index] = TlbEntry { tag_read: page, tag_write, host, info };
+        context.tlb[class][index] = TlbEntry {
+            tag_read: page,
+            tag_write,
+            host,
+            info,
+        };
     }
 
     /// Makes the page of `linear`, whose translation was just entered, the recent page of `slot`.
     pub fn fill_recent(context: &mut Context, class: usize, slot: usize, linear: u64) {
         let entry = context.tlb[class][TlbEntry::index(linear)];
         let page = linear & !0xfff;
-        let Some(recent) = context.recent[class].get_mut(slot) else { return };
+        let Some(recent) = context.recent[class].get_mut(slot) else {
+            return;
+        };
         if entry.tag_read == page {
             (recent.tag_read, recent.host_read) = (page, entry.host);
         }
@@ -137,5 +152,10 @@ impl Tlb {
 
 fn drop_entry(entry: &mut TlbEntry, index: usize) {
     let tag = TlbEntry::miss(index);
-    *entry = TlbEntry { tag_read: tag, tag_write: tag, host: 0, info: 0 };
+    *entry = TlbEntry {
+        tag_read: tag,
+        tag_write: tag,
+        host: 0,
+        info: 0,
+    };
 }

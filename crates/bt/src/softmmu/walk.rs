@@ -37,7 +37,12 @@ pub struct Translation {
 /// The error code of the page fault.
 pub fn walk(cpu: &Cpu, phys: &Phys, linear: u64, access: Access) -> Result<Translation, u32> {
     if cpu.cr0 & cr::CR0_PG == 0 {
-        return Ok(Translation { gpa: linear, writable: true, global: false, large: false });
+        return Ok(Translation {
+            gpa: linear,
+            writable: true,
+            global: false,
+            large: false,
+        });
     }
     // An entry that another processor changes under the walk starts it again.
     loop {
@@ -60,10 +65,19 @@ const fn level(shift: u32, bits: u32, large: bool) -> Level {
 
 const LEGACY: [Level; 2] = [level(22, 10, true), level(12, 10, false)];
 const PAE: [Level; 3] = [level(30, 2, false), level(21, 9, true), level(12, 9, false)];
-const LONG: [Level; 4] =
-    [level(39, 9, false), level(30, 9, true), level(21, 9, true), level(12, 9, false)];
+const LONG: [Level; 4] = [
+    level(39, 9, false),
+    level(30, 9, true),
+    level(21, 9, true),
+    level(12, 9, false),
+];
 
-fn attempt(cpu: &Cpu, phys: &Phys, linear: u64, access: Access) -> Option<Result<Translation, u32>> {
+fn attempt(
+    cpu: &Cpu,
+    phys: &Phys,
+    linear: u64,
+    access: Access,
+) -> Option<Result<Translation, u32>> {
     let long = cpu.efer & cr::EFER_LMA != 0;
     let pae = cpu.cr4 & cr::CR4_PAE != 0;
     let (levels, wide): (&[Level], bool) = match (long, pae) {
@@ -76,7 +90,11 @@ fn attempt(cpu: &Cpu, phys: &Phys, linear: u64, access: Access) -> Option<Result
     let code = |bits: u32| {
         bits | if access.write { PF_WRITE } else { 0 }
             | if access.user { PF_USER } else { 0 }
-            | if access.fetch && (no_execute || smep) { PF_FETCH } else { 0 }
+            | if access.fetch && (no_execute || smep) {
+                PF_FETCH
+            } else {
+                0
+            }
     };
     let size = if wide { 8 } else { 4 };
     let mut table = match (long, pae) {
@@ -107,7 +125,11 @@ fn attempt(cpu: &Cpu, phys: &Phys, linear: u64, access: Access) -> Option<Result
             if !pdpte && entry & A == 0 && !phys.set_entry_bits(at, wide, entry, A) {
                 return None;
             }
-            table = if wide { entry & ADDRESS } else { entry & 0xffff_f000 };
+            table = if wide {
+                entry & ADDRESS
+            } else {
+                entry & 0xffff_f000
+            };
             continue;
         }
         let may_write = writable || !access.user && cpu.cr0 & cr::CR0_WP == 0;

@@ -136,14 +136,24 @@ impl World {
         let user = cpu.cpl == 3 && privilege == Privilege::Current;
         let class = usize::from(user);
         let entry = self.entry(class, linear);
-        let tag = if write { entry.tag_write } else { entry.tag_read };
+        let tag = if write {
+            entry.tag_write
+        } else {
+            entry.tag_read
+        };
         if tag ^ linear < 4096 {
             return Ok(Ok((entry.host + (linear & 0xfff)) as *mut u8));
         }
-        let access = Access { write, fetch: false, user };
-        let translation = walk(cpu, &self.phys, linear, access)
-            .map_err(|code| Trap::page_fault(linear, code))?;
-        let Some(place) = self.phys.place(translation.gpa) else { return Ok(Err(translation.gpa)) };
+        let access = Access {
+            write,
+            fetch: false,
+            user,
+        };
+        let translation =
+            walk(cpu, &self.phys, linear, access).map_err(|code| Trap::page_fault(linear, code))?;
+        let Some(place) = self.phys.place(translation.gpa) else {
+            return Ok(Err(translation.gpa));
+        };
         if write && !place.ram {
             return Ok(Err(translation.gpa));
         }
@@ -151,7 +161,9 @@ impl World {
         let context = unsafe { &mut *self.context };
         self.tlb.fill(context, class, linear, &translation, &place);
         if write && place.holders.load(Ordering::SeqCst) != 0 {
-            self.pending.code_writes.push((translation.gpa, translation.gpa + size as u64));
+            self.pending
+                .code_writes
+                .push((translation.gpa, translation.gpa + size as u64));
         }
         Ok(Ok(place.host))
     }
@@ -192,7 +204,9 @@ impl World {
             self.completed.truncate(self.cursor);
         }
         self.device_accesses += 1;
-        let Some(value) = inline(&*self.devices, self.id) else { return Err(Trap::Exit(access)) };
+        let Some(value) = inline(&*self.devices, self.id) else {
+            return Err(Trap::Exit(access));
+        };
         self.completed.push(Completed { access, value });
         self.cursor += 1;
         Ok(value)
@@ -213,8 +227,14 @@ impl World {
             let mut bytes = [0; 8];
             bytes[..chunk.len()].copy_from_slice(chunk);
             let (value, size) = (u64::from_le_bytes(bytes), chunk.len() as u8);
-            let access = Exit::MmioWrite { address, size, value };
-            self.device(access, |d, id| d.mmio_write(id, address, size, value).then_some(0))?;
+            let access = Exit::MmioWrite {
+                address,
+                size,
+                value,
+            };
+            self.device(access, |d, id| {
+                d.mmio_write(id, address, size, value).then_some(0)
+            })?;
         }
         Ok(())
     }
@@ -233,7 +253,11 @@ impl Env for World {
             let host = match self.fetch {
                 Some((cached, class, host)) if cached == page && class == user => host,
                 _ => {
-                    let access = Access { write: false, fetch: true, user };
+                    let access = Access {
+                        write: false,
+                        fetch: true,
+                        user,
+                    };
                     let translation = match walk(cpu, &self.phys, at, access) {
                         Ok(translation) => translation,
                         Err(_) if done > 0 => return Ok(done),
@@ -258,7 +282,11 @@ impl Env for World {
     }
 
     fn check_fetch(&mut self, cpu: &mut Cpu, linear: u64) -> Result<(), Trap> {
-        let access = Access { write: false, fetch: true, user: cpu.cpl == 3 };
+        let access = Access {
+            write: false,
+            fetch: true,
+            user: cpu.cpl == 3,
+        };
         walk(cpu, &self.phys, linear, access)
             .map(|_| ())
             .map_err(|code| Trap::page_fault(linear, code))
@@ -351,12 +379,20 @@ impl Env for World {
         self.check_store(cpu, linear, size, Privilege::Current)?;
         self.load(cpu, linear, &mut bytes[..size], Privilege::Current)?;
         let old = u64::from_le_bytes(bytes);
-        self.store(cpu, linear, &f(old).to_le_bytes()[..size], Privilege::Current)?;
+        self.store(
+            cpu,
+            linear,
+            &f(old).to_le_bytes()[..size],
+            Privilege::Current,
+        )?;
         Ok(old)
     }
 
     fn ram_page(&mut self, cpu: &mut Cpu, linear: u64, write: bool) -> Option<*mut u8> {
-        let host = self.host(cpu, linear, 0, write, Privilege::Current).ok()?.ok()?;
+        let host = self
+            .host(cpu, linear, 0, write, Privilege::Current)
+            .ok()?
+            .ok()?;
         if write {
             // A page with code wants each store seen.
             let entry = self.entry(usize::from(cpu.cpl == 3), linear);
@@ -374,7 +410,9 @@ impl Env for World {
 
     fn port_out(&mut self, _: &mut Cpu, port: u16, size: u8, value: u32) -> Result<(), Trap> {
         let access = Exit::PortOut { port, size, value };
-        self.device(access, |d, id| d.port_write(id, port, size, value).then_some(0))?;
+        self.device(access, |d, id| {
+            d.port_write(id, port, size, value).then_some(0)
+        })?;
         Ok(())
     }
 
@@ -453,9 +491,12 @@ unsafe fn copy_out(data: &[u8], host: *mut u8) {
     // SAFETY: by the contract.
     unsafe {
         match *data {
-            [a, b] => host.cast::<u16>().write_unaligned(u16::from_le_bytes([a, b])),
+            [a, b] => host
+                .cast::<u16>()
+                .write_unaligned(u16::from_le_bytes([a, b])),
             [a, b, c, d] => {
-                host.cast::<u32>().write_unaligned(u32::from_le_bytes([a, b, c, d]));
+                host.cast::<u32>()
+                    .write_unaligned(u32::from_le_bytes([a, b, c, d]));
             }
             [a, b, c, d, e, f, g, h] => {
                 let value = u64::from_le_bytes([a, b, c, d, e, f, g, h]);

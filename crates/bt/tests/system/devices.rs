@@ -25,7 +25,12 @@ pub struct Ports {
 impl Ports {
     pub fn new(platform: Arc<Platform>, count: u32) -> Self {
         let stops = (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { platform, stops, log: Mutex::default(), kicks: OnceLock::new() }
+        Self {
+            platform,
+            stops,
+            log: Mutex::default(),
+            kicks: OnceLock::new(),
+        }
     }
 
     pub fn attach(&self, kicks: Vec<Arc<dyn Kick>>) {
@@ -67,7 +72,10 @@ impl LocalDevices for Ports {
             return true;
         }
         if port == u16::from(LOG) {
-            self.log.lock().expect("nobody panics with it").push((vcpu, value));
+            self.log
+                .lock()
+                .expect("nobody panics with it")
+                .push((vcpu, value));
             return true;
         }
         self.platform.port_write(vcpu, port, size, value)

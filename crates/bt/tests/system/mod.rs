@@ -31,7 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much longer than usual the stress tests run: RINGFENCE_STRESS, or 1.
 pub fn stress() -> u32 {
-    std::env::var("RINGFENCE_STRESS").ok().and_then(|v| v.parse().ok()).unwrap_or(1).clamp(1, 1000)
+    std::env::var("RINGFENCE_STRESS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1)
+        .clamp(1, 1000)
 }
 
 /// What an exception or interrupt pushed, read where its handler stopped.

@@ -1,8 +1,6 @@
 //! Page tables, descriptor tables and handlers of the machine, and where they are.
 
-use ringfence_engine::{
-    DescriptorTable, GuestMemory, Segment, SegmentAttributes, SystemRegisters,
-};
+use ringfence_engine::{DescriptorTable, GuestMemory, Segment, SegmentAttributes, SystemRegisters};
 use ringfence_x86::{cr, paging};
 
 /// Bytes of guest memory.
@@ -93,7 +91,9 @@ pub fn pdpt_entry(index: u64) -> u64 {
 }
 
 fn put(memory: &GuestMemory, at: u64, value: u64) {
-    memory.write(at, &value.to_le_bytes()).expect("tables have memory");
+    memory
+        .write(at, &value.to_le_bytes())
+        .expect("tables have memory");
 }
 
 /// A 64-bit interrupt gate.
@@ -113,10 +113,18 @@ pub fn write_tables(memory: &GuestMemory, vcpus: u32) {
     put(memory, PDPT, DIRECTORY | URW);
     put(memory, PDPT + 3 * 8, CHIPS_DIRECTORY | URW);
     for chip in [0xfec0_0000u64, 0xfee0_0000] {
-        put(memory, CHIPS_DIRECTORY + (chip >> 21 & 0x1ff) * 8, chip | RW | paging::PS);
+        put(
+            memory,
+            CHIPS_DIRECTORY + (chip >> 21 & 0x1ff) * 8,
+            chip | RW | paging::PS,
+        );
     }
     for large in 0..MEMORY_SIZE >> 21 {
-        put(memory, DIRECTORY + large * 8, (PAGE_TABLES + large * 0x1000) | URW);
+        put(
+            memory,
+            DIRECTORY + large * 8,
+            (PAGE_TABLES + large * 0x1000) | URW,
+        );
     }
     for page in (0..MEMORY_SIZE).step_by(0x1000) {
         let user = (USER..USER_END).contains(&page);
@@ -137,29 +145,52 @@ pub fn write_tables(memory: &GuestMemory, vcpus: u32) {
     for vcpu in 0..u64::from(vcpus) {
         let tss = TSS + vcpu * 0x80;
         let at = GDT + u64::from(TASK) + vcpu * 16;
-        put(memory, at, 0x0000_8900_0000_0067 | (tss & 0xff_ffff) << 16 | (tss >> 24) << 56);
+        put(
+            memory,
+            at,
+            0x0000_8900_0000_0067 | (tss & 0xff_ffff) << 16 | (tss >> 24) << 56,
+        );
         put(memory, at + 8, 0);
         put(memory, tss + 4, ENTRY_STACK + vcpu * 0x4000);
         // The I/O permission bitmap begins behind the limit: no ports for user code.
-        memory.write(tss + 0x66, &0x68u16.to_le_bytes()).expect("tables have memory");
+        memory
+            .write(tss + 0x66, &0x68u16.to_le_bytes())
+            .expect("tables have memory");
         for stack in 0..7 {
-            put(memory, tss + 0x24 + stack * 8, IST + stack * 0x1000 + vcpu * 0x7000);
+            put(
+                memory,
+                tss + 0x24 + stack * 8,
+                IST + stack * 0x1000 + vcpu * 0x7000,
+            );
         }
     }
     for vector in 0..=255u8 {
         let handler = HANDLERS + u64::from(vector) * 16;
         // out STOP, al; jmp $
-        memory.write(handler, &[0xe6, super::STOP, 0xeb, 0xfe]).expect("handlers have memory");
-        let dpl = if matches!(vector, 3 | 4) || vector >= 0x80 { 3 } else { 0 };
+        memory
+            .write(handler, &[0xe6, super::STOP, 0xeb, 0xfe])
+            .expect("handlers have memory");
+        let dpl = if matches!(vector, 3 | 4) || vector >= 0x80 {
+            3
+        } else {
+            0
+        };
         gate(memory, vector, handler, dpl, 0);
     }
-    memory.write(ENTRY, &[0x48, 0xcf]).expect("the entry has memory");
+    memory
+        .write(ENTRY, &[0x48, 0xcf])
+        .expect("the entry has memory");
 }
 
 /// A flat segment.
 pub fn flat(selector: u16, attributes: u32) -> Segment {
     let attributes = SegmentAttributes(attributes);
-    Segment { base: 0, limit: u32::MAX, attributes, selector }
+    Segment {
+        base: 0,
+        limit: u32::MAX,
+        attributes,
+        selector,
+    }
 }
 
 /// The first processor in 64-bit mode at privilege level 0.
@@ -167,15 +198,24 @@ pub fn long_mode() -> SystemRegisters {
     let data = flat(KERNEL_DATA, 0xc093);
     SystemRegisters {
         segments: [data, flat(KERNEL_CODE, 0xa09b), data, data, data, data],
-        ldtr: Segment { attributes: SegmentAttributes(0x1_0082), ..Segment::default() },
+        ldtr: Segment {
+            attributes: SegmentAttributes(0x1_0082),
+            ..Segment::default()
+        },
         tr: Segment {
             base: TSS,
             limit: 0x67,
             attributes: SegmentAttributes::TSS_BUSY,
             selector: TASK,
         },
-        gdtr: DescriptorTable { base: GDT, limit: 0xfff },
-        idtr: DescriptorTable { base: IDT, limit: 0xfff },
+        gdtr: DescriptorTable {
+            base: GDT,
+            limit: 0xfff,
+        },
+        idtr: DescriptorTable {
+            base: IDT,
+            limit: 0xfff,
+        },
         cr0: cr::CR0_PE | cr::CR0_MP | cr::CR0_ET | cr::CR0_NE | cr::CR0_WP | cr::CR0_PG,
         cr2: 0,
         cr3: PML4,

@@ -205,19 +205,21 @@ fn aligned(instruction: &Instruction, kind: Kind) -> bool {
             name,
             Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa
         ),
-        Kind::Sse | Kind::SseMmx => !matches!(
-            name,
-            Movups
-                | Movupd
-                | Movdqu
-                | Lddqu
-                | Pcmpestri
-                | Pcmpestri64
-                | Pcmpestrm
-                | Pcmpestrm64
-                | Pcmpistri
-                | Pcmpistrm
-        ) && (!name_is_sha(name) || *SHA_ALIGNED),
+        Kind::Sse | Kind::SseMmx => {
+            !matches!(
+                name,
+                Movups
+                    | Movupd
+                    | Movdqu
+                    | Lddqu
+                    | Pcmpestri
+                    | Pcmpestri64
+                    | Pcmpestrm
+                    | Pcmpestrm64
+                    | Pcmpistri
+                    | Pcmpistrm
+            ) && (!name_is_sha(name) || *SHA_ALIGNED)
+        }
         _ => false,
     }
 }

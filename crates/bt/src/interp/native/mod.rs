@@ -47,7 +47,12 @@ fn run<E: Env>(
 ) -> Result<(), Trap> {
     let has_memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
     let mut kind = traits.kind();
-    if has_memory && matches!(instruction.mnemonic(), Mnemonic::Cvtpi2ps | Mnemonic::Cvtpi2pd) {
+    if has_memory
+        && matches!(
+            instruction.mnemonic(),
+            Mnemonic::Cvtpi2ps | Mnemonic::Cvtpi2pd
+        )
+    {
         // No MMX register is used then.
         kind = Kind::Sse;
     }

@@ -2,8 +2,8 @@
 
 use iced_x86::{Instruction, OpKind};
 
-pub(super) use super::super::address::{operand_segment, segment_index};
 use super::super::address::{effective_offset, linear_address};
+pub(super) use super::super::address::{operand_segment, segment_index};
 pub(super) use super::super::register::{mask, read as register, write as set_register};
 use crate::cpu::Cpu;
 use crate::env::{Env, Privilege, Trap};
