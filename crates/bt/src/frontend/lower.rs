@@ -697,6 +697,7 @@ impl<'a> Lower<'a> {
         self.clobber_flags(decoded.live_before());
         self.effective_address(instruction);
         self.check(size, store, None);
+        self.held = [Held::Nothing; 2];
         let opcode = if store { op::STORE } else { op::LOAD };
         sized(
             self.hot,
