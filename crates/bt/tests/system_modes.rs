@@ -143,10 +143,7 @@ fn sysret_with_a_trap_flag_or_to_nowhere() {
     let frame = m
         .exec(|a| {
             a.mov(rcx, USER)?;
-            a.mov(
-                r11d,
-                0xffff_ffffu32 & !(flags::TF | flags::IF | flags::NT) as u32,
-            )?;
+            a.mov(r11d, !(flags::TF | flags::IF | flags::NT) as u32)?;
             a.mov(rsp, USER_STACK)?;
             a.sysretq()
         })
