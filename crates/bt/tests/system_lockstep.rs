@@ -72,6 +72,9 @@ fn operation(a: &mut CodeAssembler, random: &mut Random, stack: bool) -> Asm {
         random.below(11) as usize,
     );
     let m = memory(random);
+    if random.one_in(4) {
+        return rarer(a, random, m, n);
+    }
     match random.below(if stack { 44 } else { 38 }) {
         0..=2 => a.mov(r, qword_ptr(m)),
         3..=5 => a.mov(qword_ptr(m), r),
@@ -123,6 +126,56 @@ fn operation(a: &mut CodeAssembler, random: &mut Random, stack: bool) -> Asm {
     }
 }
 
+/// Instructions that compilers use less often.
+fn rarer(a: &mut CodeAssembler, random: &mut Random, m: AsmMemoryOperand, n: usize) -> Asm {
+    let (r, q) = (R64[n], random.pick(&R64));
+    match random.below(26) {
+        0 => a.bt(qword_ptr(m), random.below(64) as u32),
+        1 => {
+            // The register counts bits from the operand's address: keep it near.
+            a.movzx(R32[n], R8[n])?;
+            a.bts(qword_ptr(m), r)
+        }
+        2 => a.mov(ah, byte_ptr(rsi + 3)),
+        3 => a.add(byte_ptr(rsi + 5), bh),
+        4 => a.mov(dh, al),
+        5 => {
+            a.mov(rdi, rsi)?;
+            a.stosq()
+        }
+        6 => {
+            a.lodsd()?;
+            a.mov(rdi, rsi)?;
+            a.scasb()
+        }
+        7 => a.xadd(qword_ptr(m), r),
+        8 => a.cmpxchg8b(qword_ptr(m)),
+        9 => {
+            a.imul_2(r, qword_ptr(m))?;
+            a.cmp(r, q)
+        }
+        10 => a.movaps(xmm1, xmmword_ptr(m)),
+        11 => a.paddd(xmm0, xmmword_ptr(m)),
+        12 => a.movq(qword_ptr(m), xmm0),
+        13 => a.movq(xmm1, r),
+        14 => a.fld(qword_ptr(m)),
+        15 => a.fstp(qword_ptr(m)),
+        16 => a.bswap(r),
+        17 => {
+            a.test(dword_ptr(m), R32[n])?;
+            a.cmp(r, q)
+        }
+        18 => a.mov(rax, qword_ptr(WINDOW + 0x440)),
+        19 => a.mov(dword_ptr(WINDOW + 0x444), eax),
+        20 => a.sub(word_ptr(m), random.below(100) as i32),
+        21 => a.adc(qword_ptr(m), -1),
+        22 => a.mov(r, gs),
+        23 => a.movsxd(r, dword_ptr(m)),
+        24 => a.cld(),
+        _ => a.mulx(r, q, qword_ptr(m)),
+    }
+}
+
 fn segment(a: &mut CodeAssembler, random: &mut Random, functions: &[CodeLabel]) -> Asm {
     match random.below(4) {
         0 => {
@@ -132,7 +185,23 @@ fn segment(a: &mut CodeAssembler, random: &mut Random, functions: &[CodeLabel]) 
             Ok(())
         }
         1 => {
-            a.call(random.pick(functions))?;
+            let function = random.pick(functions);
+            match random.below(3) {
+                0 => a.call(function)?,
+                1 => {
+                    a.lea(r15, ptr(function))?;
+                    a.call(r15)?;
+                }
+                _ => {
+                    let mut over = a.create_label();
+                    a.lea(r15, ptr(over))?;
+                    operation(a, random, true)?;
+                    a.jmp(r15)?;
+                    a.ud2()?;
+                    a.set_label(&mut over)?;
+                    a.nop()?;
+                }
+            }
             operation(a, random, true)
         }
         _ => {
