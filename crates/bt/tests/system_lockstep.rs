@@ -130,11 +130,16 @@ fn operation(a: &mut CodeAssembler, random: &mut Random, stack: bool) -> Asm {
 fn rarer(a: &mut CodeAssembler, random: &mut Random, m: AsmMemoryOperand, n: usize) -> Asm {
     let (r, q) = (R64[n], random.pick(&R64));
     match random.below(26) {
-        0 => a.bt(qword_ptr(m), random.below(64) as u32),
+        0 => {
+            a.bt(qword_ptr(m), random.below(64) as u32)?;
+            a.setb(R8[n])?;
+            a.cmp(r, q)
+        }
         1 => {
             // The register counts bits from the operand's address: keep it near.
             a.movzx(R32[n], R8[n])?;
-            a.bts(qword_ptr(m), r)
+            a.bts(qword_ptr(m), r)?;
+            a.cmp(r, q)
         }
         2 => a.mov(ah, byte_ptr(rsi + 3)),
         3 => a.add(byte_ptr(rsi + 5), bh),
