@@ -240,6 +240,34 @@ fn pushes_and_vector_stores_change_code() {
 }
 
 #[test]
+fn a_page_is_written_then_run_then_written_again() {
+    // The first store makes the page one that may be written without asking; running it must
+    // take that back. By MOV:
+    let mut code = Code::new(CODE);
+    code.store32(FUNCTION + 1, 0x2222)
+        .call(FUNCTION)
+        .put(&[0x89, 0xc3]);
+    code.store32(FUNCTION + 1, 0x3333).call(FUNCTION);
+    let parts = [code.part(), (FUNCTION, function(0x1111))];
+    assert_results(&Everyone::new().run(&parts, &state()), 0x2222, 0x3333);
+    // By PUSH, with the stack in the function's page. The function's eight bytes are pushed.
+    let pushed = |code: &mut Code, value: u8| {
+        code.put(&[0x48, 0xba, 0xb8, value, 0, 0, 0, 0xc3, 0x90, 0x90]);
+        code.load(4, FUNCTION + 8)
+            .put(&[0x52])
+            .put(&[0x4c, 0x89, 0xc4]);
+    };
+    let mut code = Code::new(CODE);
+    code.put(&[0x49, 0x89, 0xe0]);
+    pushed(&mut code, 0x22);
+    code.call(FUNCTION).put(&[0x89, 0xc3]);
+    pushed(&mut code, 0x33);
+    code.call(FUNCTION);
+    let parts = [code.part(), (FUNCTION, function(0x1111))];
+    assert_results(&Everyone::new().run(&parts, &state()), 0x22, 0x33);
+}
+
+#[test]
 fn an_instruction_across_pages_changes_in_its_second_page() {
     // MOV EAX, imm32 with its last three bytes in the second page; RET.
     let split = FUNCTION + PAGE_SIZE - 2;

@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 24;
 /// An instruction with its surroundings and inputs.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Instructions before it, which change nothing but scratch memory.
+    /// Instructions before it, which change nothing but scratch memory and flags.
     pub before: Vec<u8>,
     /// The instruction.
     pub bytes: Vec<u8>,

@@ -248,10 +248,13 @@ impl Place<'_> {
         if self.instruction.is_invalid() {
             return true;
         }
-        let frame = self.instruction.mnemonic() == Mnemonic::Enter;
+        let frame = matches!(
+            self.instruction.mnemonic(),
+            Mnemonic::Enter | Mnemonic::Bound
+        );
         if self.vector() || frame || touches_segment(self.instruction.code()) {
             // Processors differ in which vector operands alignment checking covers, and in what
-            // ENTER has written before it; the interpreter does not check pushes of selectors.
+            // ENTER and BOUND do before it; the interpreter does not check pushes of selectors.
             self.state.rflags &= !(1 << 18);
         }
         self.implied();

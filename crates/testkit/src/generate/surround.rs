@@ -1,6 +1,6 @@
 //! Instructions around the one under test, so that it is the middle of a block.
 //!
-//! They touch only scratch memory, by absolute address, and keep all registers; those behind the
+//! They touch only scratch memory, by absolute address, and keep all general registers; those behind the
 //! case read its flags and registers.
 
 use crate::layout::ISLAND;
@@ -50,17 +50,19 @@ fn store(random: &mut Random, bits: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Up to three instructions that neither read nor write flags.
+/// Up to three instructions, which keep all but flags.
 pub(super) fn before(random: &mut Random, bits: u32) -> Vec<u8> {
     let mut out = Vec::new();
     for _ in 0..=random.below(3) {
-        match random.below(5) {
+        match random.below(6) {
             0 => out.push(0x90),
             1 => {
                 // lea rcx, [rcx]
                 out.extend((bits == 64).then_some(0x48));
                 out.extend([0x8d, 0x09]);
             }
+            // cmp cl, imm8: flags that the case finds in EFLAGS, not where they were at its start
+            2 => out.extend([0x80, 0xf9, random.bits() as u8]),
             _ => store(random, bits, &mut out),
         }
     }
