@@ -2,9 +2,14 @@
 //!
 //! A program runs twice from the same state: once as it is, and once with the trap flag set and a
 //! #DB handler that returns at once, so that the interpreter executes every instruction alone.
-//! How it ends, all registers and all memory must be the same.
+//! How it ends, all registers and all memory must be the same. The same holds for a run that
+//! interrupts fall into.
 
 mod system;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, IcedError};
@@ -286,7 +291,7 @@ struct End {
     flags: u64,
 }
 
-fn run(m: &mut Machine, image: &[u8], start: &[u64; 16], step: bool) -> (End, Vec<u8>) {
+fn run(m: &mut Machine, image: &[u8], start: &[u64; 16], rflags: u64) -> (End, Vec<u8>) {
     m.write(WINDOW, image);
     m.vcpus[0]
         .set_xsave(&State::new().xsave)
@@ -294,10 +299,10 @@ fn run(m: &mut Machine, image: &[u8], start: &[u64; 16], step: bool) -> (End, Ve
     m.start(CODE);
     m.set(|r| {
         r.gpr = *start;
-        r.rflags |= if step { flags::TF } else { 0 };
+        r.rflags |= rflags;
     });
     let mut stop = m.run();
-    let mut mask = flags::ARITHMETIC & !flags::AF | flags::DF | flags::IF;
+    let mut mask = flags::ARITHMETIC & !flags::AF | flags::DF;
     if let Stop::Vector(frame) = &mut stop {
         // Flags that are dead at a fault need not be right.
         frame.rflags = 0;
@@ -323,20 +328,25 @@ fn run(m: &mut Machine, image: &[u8], start: &[u64; 16], step: bool) -> (End, Ve
     )
 }
 
-#[test]
-fn translated_programs_do_what_single_steps_do() {
-    let mut m = Machine::new(1);
+/// A machine whose faults are taken on stacks of their own.
+fn machine() -> Machine {
+    let m = Machine::new(1);
     for vector in 0..32u8 {
         gate(&m.memory, vector, HANDLERS + u64::from(vector) * 16, 0, 1);
     }
-    // #DB returns, on a stack of its own.
+    // #DB returns.
     gate(&m.memory, ex::DB, ENTRY, 0, 2);
+    m
+}
+
+/// Runs random programs as they are and with the other RFLAGS; returns how many faulted.
+fn compare(m: &mut Machine, cases: u64, other: u64, mut begin: impl FnMut(bool)) -> u32 {
     let first: u64 = std::env::var("RINGFENCE_FUZZ_SEED")
         .ok()
         .and_then(|v| v.parse().ok())
         .unwrap_or(1);
     let (mut faults, mut image) = (0, vec![0; 0xa000]);
-    for seed in first..first + CASES * u64::from(stress()) {
+    for seed in first..first + cases * u64::from(stress()) {
         let mut random = Random::new(seed);
         random.fill(&mut image);
         for page in [EDGE, STACK_PAGES] {
@@ -351,24 +361,75 @@ fn translated_programs_do_what_single_steps_do() {
         start[6] = EDGE - random.below(64) * random.pick(&[8, 8, 3, 40]);
         // The TLB must not remember the pages of the case before.
         m.reset();
-        let translated = run(&mut m, &image, &start, false);
+        let alone = run(m, &image, &start, 0);
         m.reset();
-        let stepped = run(&mut m, &image, &start, true);
-        faults += u32::from(matches!(stepped.0.stop, Stop::Vector(_)));
-        if translated != stepped {
+        begin(true);
+        let otherwise = run(m, &image, &start, other);
+        begin(false);
+        faults += u32::from(matches!(alone.0.stop, Stop::Vector(_)));
+        if alone != otherwise {
             eprintln!("{}", listing(&code));
         }
-        assert_eq!(translated.0, stepped.0, "seed {seed}, from {start:x?}");
-        let different = translated
-            .1
-            .iter()
-            .zip(&stepped.1)
-            .position(|(a, b)| a != b);
-        assert_eq!(
-            different.map(|at| WINDOW + at as u64),
-            None,
-            "memory, seed {seed}"
-        );
+        assert_eq!(alone.0, otherwise.0, "seed {seed}, from {start:x?}");
+        let different = alone.1.iter().zip(&otherwise.1).position(|(a, b)| a != b);
+        let address = different.map(|at| WINDOW + at as u64);
+        assert_eq!(address, None, "memory, seed {seed}");
     }
+    faults
+}
+
+#[test]
+fn translated_programs_do_what_single_steps_do() {
+    let faults = compare(&mut machine(), CASES, flags::TF, |_| {});
     assert!(faults > 100, "{faults} programs faulted");
+}
+
+#[test]
+fn programs_do_not_notice_interrupts() {
+    const LAPIC: u64 = 0xfee0_0000;
+    let mut m = machine();
+    let counter = SPARE;
+    gate(&m.memory, 0x60, CODE + 0x5000, 0, 3);
+    m.code(CODE + 0x5000, |a| {
+        a.push(rsi)?;
+        a.mov(rsi, LAPIC)?;
+        a.mov(dword_ptr(rsi + 0xb0), 0)?;
+        a.pop(rsi)?;
+        a.inc(qword_ptr(counter))?;
+        a.iretq()
+    });
+    m.exec(|a| {
+        a.mov(rsi, LAPIC)?;
+        a.mov(dword_ptr(rsi + 0xf0), 0x1ff)?;
+        a.out(i32::from(STOP), al)
+    })
+    .end();
+    let (on, end) = (AtomicBool::new(false), AtomicBool::new(false));
+    let platform = Arc::clone(&m.platform);
+    let memory = Arc::clone(&m.memory);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(SeqCst) {
+                if on.load(SeqCst) {
+                    platform.signal_msi(LAPIC, 0x60);
+                    (0..50).for_each(|_| std::hint::spin_loop());
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        // The thread ends, whatever becomes of the programs.
+        let cases =
+            AssertUnwindSafe(|| compare(&mut m, CASES, flags::IF, |begin| on.store(begin, SeqCst)));
+        let result = catch_unwind(cases);
+        end.store(true, SeqCst);
+        if let Err(panic) = result {
+            resume_unwind(panic);
+        }
+    });
+    let mut taken = [0; 8];
+    memory
+        .read(counter, &mut taken)
+        .expect("the counter has memory");
+    assert!(u64::from_le_bytes(taken) > 20, "{taken:?}");
 }
