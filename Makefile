@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
-BENCH ?= boot compute
+BENCH ?= start boot compute
 PYTEST_ARGS ?=
 
 .PHONY: help setup build host run test test-rust test-python soak lint format bench wheel clean

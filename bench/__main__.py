@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import boot, compute, platforms
+from bench import boot, compute, platforms, start
 
 
 def main() -> int:
@@ -11,7 +11,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__import__("bench").__doc__
     )
-    commands = parser.add_subparsers(required=True, metavar="boot|compute")
+    commands = parser.add_subparsers(required=True, metavar="start|boot|compute")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--image", default="debian", help="image to boot (debian)")
     common.add_argument("--runs", type=int, default=3, help="measurements of each kind (3)")
@@ -25,6 +25,8 @@ def main() -> int:
         default=list(platforms.PLATFORMS),
         help=f"comma-separated choice of {','.join(platforms.PLATFORMS)}",
     )
+    starting = commands.add_parser("start", parents=[common], help=start.__doc__)
+    starting.set_defaults(command=start.main)
     booting = commands.add_parser("boot", parents=[common], help=boot.__doc__)
     booting.set_defaults(command=boot.main)
     computing = commands.add_parser("compute", parents=[common], help=compute.__doc__)

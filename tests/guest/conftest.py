@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.testing import pvh_kernel
 from support import guests
 
 
@@ -23,7 +24,7 @@ def debian() -> str:
 def triple_fault(tmp_path: Path) -> Path:
     """A kernel whose processor shuts down at once."""
     path = tmp_path / "triple-fault"
-    path.write_bytes(guests.pvh_kernel(guests.TRIPLE_FAULT))
+    path.write_bytes(pvh_kernel(guests.TRIPLE_FAULT))
     return path
 
 
@@ -31,5 +32,5 @@ def triple_fault(tmp_path: Path) -> Path:
 def spin(tmp_path: Path) -> Path:
     """A kernel that never does anything again."""
     path = tmp_path / "spin"
-    path.write_bytes(guests.pvh_kernel(guests.SPIN))
+    path.write_bytes(pvh_kernel(guests.SPIN))
     return path

@@ -59,37 +59,6 @@ def _unpacked(payload: bytes) -> bytes:
     return b"".join(parts)
 
 
-def pvh_kernel(code: bytes, entry: int = 0x100000) -> bytes:
-    """An ELF kernel of ``code``, entered in 32-bit protected mode with paging off.
-
-    Xen's x86/HVM direct boot ABI: the note XEN_ELFNOTE_PHYS32_ENTRY (18) names the entry.
-    """
-    note = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", entry)
-    header_size, program_size = 52, 32
-    note_at = header_size + 2 * program_size
-    code_at = 0x1000
-    header = struct.pack(
-        "<16sHHIIIIIHHHHHH",
-        b"\x7fELF\x01\x01\x01",
-        2,  # ET_EXEC
-        3,  # EM_386
-        1,
-        entry,
-        header_size,
-        0,
-        0,
-        header_size,
-        program_size,
-        2,
-        40,
-        0,
-        0,
-    )
-    load = struct.pack("<8I", 1, code_at, entry, entry, len(code), len(code), 7, 0x1000)
-    notes = struct.pack("<8I", 4, note_at, 0, 0, len(note), len(note), 4, 4)
-    return (header + load + notes + note).ljust(code_at, b"\0") + code
-
-
 #: Loads an empty interrupt table and takes a breakpoint: a triple fault.
 TRIPLE_FAULT = bytes.fromhex("0f011d 0b001000 cc f4 ebfd 0000 00000000")
 #: Spins with interrupts off.
