@@ -275,8 +275,9 @@ fn calls_and_returns_that_fault() {
         .page_fault(0, EDGE);
     assert_eq!((frame.rip, frame.rsp), (CODE + 10, EDGE));
     // A branch to a non-canonical address. (Translated code faults behind it, at the target.)
-    let away = 0x8000_0000_0000u64;
-    for kind in 0..3 {
+    // The second one has the low 48 bits of code that is there.
+    let targets = [0x8000_0000_0000u64, 1 << 53 | CODE];
+    for (away, kind) in targets.into_iter().flat_map(|t| (0..3).map(move |kind| (t, kind))) {
         let frame = m
             .exec(|a| {
                 a.mov(rax, away)?;

@@ -391,6 +391,10 @@ impl Core {
     /// The block at `linear` and whether its page is global; `None` if the interpreter must go
     /// on there.
     fn block(&mut self, mode: Mode, linear: u64, indirect: bool) -> Option<(BlockId, bool)> {
+        if (linear as i64) << 16 >> 16 != linear as i64 {
+            // Not canonical: the interpreter raises #GP. The page walk would not notice.
+            return None;
+        }
         let cpu = self.cpu();
         let (physical, global) = Translator::locate(cpu, &self.world.phys, linear)?;
         let key = Key {
