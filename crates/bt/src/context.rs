@@ -107,6 +107,8 @@ pub struct Context {
     pub exit_site: u64,
     /// Scratch of translated code.
     pub scratch: [u64; 2],
+    /// How many more times the guest may PAUSE before another thread gets the host's processor.
+    pub pauses: u32,
     /// Not zero: an interrupt is to be delivered as soon as IF is set.
     pub interrupt_waits: u32,
     /// Not zero: the branch targets of the privilege class are those of 64-bit code.

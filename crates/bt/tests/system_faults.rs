@@ -277,7 +277,10 @@ fn calls_and_returns_that_fault() {
     // A branch to a non-canonical address. (Translated code faults behind it, at the target.)
     // The second one has the low 48 bits of code that is there.
     let targets = [0x8000_0000_0000u64, 1 << 53 | CODE];
-    for (away, kind) in targets.into_iter().flat_map(|t| (0..3).map(move |kind| (t, kind))) {
+    for (away, kind) in targets
+        .into_iter()
+        .flat_map(|t| (0..3).map(move |kind| (t, kind)))
+    {
         let frame = m
             .exec(|a| {
                 a.mov(rax, away)?;

@@ -95,6 +95,8 @@ pub mod op {
 
 /// Condition codes.
 pub mod cc {
+    /// Below, unsigned.
+    pub const B: u8 = 2;
     /// Equal.
     pub const E: u8 = 4;
     /// Not equal.

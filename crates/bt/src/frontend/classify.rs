@@ -57,6 +57,8 @@ pub enum Kind {
     Sti,
     /// CLD.
     Cld,
+    /// PAUSE.
+    Pause,
     /// SWAPGS at privilege level 0.
     Swapgs,
     /// SYSCALL in 64-bit mode.
@@ -267,6 +269,7 @@ fn kind(code: Code) -> Kind {
         }
         M::Rdtsc => return Kind::Rdtsc,
         M::Rdtscp => return Kind::Rdtscp,
+        M::Pause => return Kind::Pause,
         M::Cli => return Kind::Cli,
         M::Sti => return Kind::Sti,
         M::Cld => return Kind::Cld,

@@ -60,6 +60,7 @@ impl Lower<'_> {
                 self.clobber_flags(decoded.live_before());
                 self.immediate(AND, Mem::gs(at!(cpu.rflags)), !flags::DF as u32);
             }
+            Kind::Pause => self.pause(decoded),
             Kind::Swapgs => {
                 let (base, kernel) = (context::segment_base(GS), at!(cpu.msr.kernel_gs_base));
                 self.hot.load(R10, Mem::gs(base));
@@ -73,6 +74,20 @@ impl Lower<'_> {
             Kind::Syscall => self.syscall(decoded),
             _ => self.sysret(decoded),
         }
+    }
+
+    /// PAUSE. Who pauses again and again waits for another processor, which may need this thread's
+    /// place on the host.
+    fn pause(&mut self, decoded: &Decoded) {
+        self.clobber_flags(decoded.live_before());
+        self.hot.bytes(&[0xf3, 0x90]);
+        self.immediate(SUB, Mem::gs(at!(pauses)), 1);
+        self.hot.jcc(cc::B, self.cold.here());
+        self.cold.mov_imm(R11, decoded.instruction.next_ip());
+        self.cold.store(Mem::gs(at!(cpu.rip)), R11);
+        self.cold
+            .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::PAUSED));
+        self.cold.jmp(self.stubs.exit_memory_flags);
     }
 
     /// `operation dword [mem], imm32`.

@@ -205,6 +205,7 @@ impl<'a> Lower<'a> {
             | Kind::Cli
             | Kind::Sti
             | Kind::Cld
+            | Kind::Pause
             | Kind::Swapgs
             | Kind::Syscall
             | Kind::Sysret => self.inline_system(decoded),
@@ -776,6 +777,8 @@ pub mod exit {
     pub const MEMORY: u32 = 3;
     /// A native instruction faulted at `Context::exit_site`.
     pub const FAULT: u32 = 4;
+    /// The guest spins: let another thread run. RIP is stored.
+    pub const PAUSED: u32 = 6;
     /// The interpreter executes the instruction at RIP.
     pub const INTERPRET: u32 = 5;
     /// Direct branch 0 of the block, not linked; others follow.

@@ -615,6 +615,7 @@ pub fn ends_block(kind: Kind) -> bool {
             | Kind::Cli
             | Kind::Sti
             | Kind::Cld
+            | Kind::Pause
             | Kind::Swapgs
     )
 }

@@ -30,6 +30,9 @@ use crate::softmmu::world::World;
 /// How many recent instruction addresses are kept for error messages.
 const RECENT: usize = 16;
 
+/// How often a guest may PAUSE before it gives way: some five thousand cycles.
+const PAUSES: u32 = 100;
+
 /// Counters of one processor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
@@ -522,6 +525,11 @@ impl Core {
                 Ok(self.interpret_decoded(&instruction))
             }
             exit::KICKED => Ok(Next::Continue),
+            exit::PAUSED => {
+                self.context().pauses = PAUSES;
+                std::thread::yield_now();
+                Ok(Next::Continue)
+            }
             exit::INTERPRET => {
                 self.statistics.system += 1;
                 Ok(self.interpret())
