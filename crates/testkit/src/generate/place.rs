@@ -273,6 +273,14 @@ impl Place<'_> {
             address = self.linear().unwrap_or(wanted);
         }
         self.values(address);
+        let control = matches!(
+            self.instruction.mnemonic(),
+            Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr
+        );
+        if control && self.pokes.is_empty() && readable(address, 4) {
+            // Any bits may be there, those that only some processors have among them.
+            return false;
+        }
         self.safe(vsib)
     }
 
