@@ -15,10 +15,11 @@ use ringfence_bt::interp::system::cpuid::CpuidModel;
 use ringfence_engine::Vcpu;
 use ringfence_testkit::compare::{FLAGS, Rules, describe, differences};
 use ringfence_testkit::generate::{Case, Generator, fill_data, ring_sensitive};
-use ringfence_testkit::guest::{DEVICE, Ring, entry_address, system_registers};
+use ringfence_testkit::guest::{Ring, entry_address, system_registers};
 use ringfence_testkit::layout::{
     ABSENT, CODE, CODE_SIZE, DATA, IMAGE_SIZE, ISLAND, PAGE, READ_ONLY,
 };
+use ringfence_testkit::mock::DEVICE;
 use ringfence_testkit::{Native, Outcome};
 use ringfence_x86::paging;
 

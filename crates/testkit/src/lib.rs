@@ -9,10 +9,12 @@ pub mod compare;
 pub mod generate;
 pub mod guest;
 pub mod layout;
+pub mod mock;
 pub mod native;
 pub mod random;
 pub mod state;
 
+pub use mock::Mock;
 pub use native::Native;
 pub use random::Random;
 pub use state::{Outcome, State, XSTATE_SIZE};

@@ -13,10 +13,10 @@ use ringfence_bt::softmmu::phys::Phys;
 use ringfence_bt::softmmu::world::World;
 use ringfence_engine::{Clock, Exit, GuestMemory, Registers, SystemRegisters, Vcpu};
 use ringfence_testkit::compare::{Rules, differences};
-use ringfence_testkit::guest::{self, Mock, Ring};
+use ringfence_testkit::guest::{self, Ring};
 use ringfence_testkit::layout::{CODE, IMAGE_SIZE};
 use ringfence_testkit::state::XSTATE_SIZE;
-use ringfence_testkit::{Outcome, State};
+use ringfence_testkit::{Mock, Outcome, State};
 
 /// Instructions after which the interpreter is taken to hang.
 const STEP_LIMIT: usize = 1_000_000;

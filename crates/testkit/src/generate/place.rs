@@ -1,152 +1,17 @@
 //! Chooses registers and memory with which an instruction works on the data area and nowhere else.
 
-use iced_x86::{
-    ConstantOffsets, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
-    UsedMemory,
-};
+mod constants;
+mod safe;
+mod target;
 
-use super::SLOT;
-use super::exclude::{excluded_form, touches_segment};
-use crate::layout::{ABSENT, AREA, AREA_SIZE, DATA, ISLAND, PAGE, READ_ONLY};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
+
+use super::exclude::touches_segment;
+use crate::layout::{DATA, PAGE, READ_ONLY};
 use crate::random::Random;
 use crate::state::State;
-
-/// Distance from the data area up to which nothing is mapped.
-const MARGIN: u64 = 0x1_0000;
-/// Bytes that an instruction may be long, with what may follow it.
-const TAIL: u64 = 96;
-
-/// Where an instruction will be.
-pub(super) struct Site<'a> {
-    /// Start of the slot.
-    pub base: u64,
-    /// Start of the case's code.
-    pub start: u64,
-    /// Address of the instruction.
-    pub address: u64,
-    /// Its bytes.
-    pub bytes: &'a mut [u8],
-    /// Where its constants are.
-    pub offsets: ConstantOffsets,
-    /// The operand is to cross this address.
-    pub boundary: Option<u64>,
-}
-
-/// Sets the constants of an instruction that decide about addresses: displacements without a
-/// base register, branch distances. `false` if it can't be used.
-pub(super) fn adjust(
-    random: &mut Random,
-    site: &mut Site<'_>,
-    instruction: &Instruction,
-    bits: u32,
-) -> bool {
-    if excluded_form(instruction.code()).is_some() {
-        return false;
-    }
-    let prefix = instruction.segment_prefix();
-    if bits == 32
-        && (matches!(prefix, Register::FS | Register::GS)
-            || prefix == Register::CS && instruction.mnemonic() == Mnemonic::Maskmovq)
-    {
-        // Null, or not writable: what comes first, #GP or other effects, is the processor's.
-        return false;
-    }
-    if bits == 32
-        && matches!(
-            instruction.mnemonic(),
-            Mnemonic::Vzeroupper | Mnemonic::Vzeroall
-        )
-    {
-        // The translator clears registers 8 to 15 too, which 32-bit code can't see.
-        return false;
-    }
-    let double_shift = matches!(instruction.mnemonic(), Mnemonic::Shld | Mnemonic::Shrd);
-    if double_shift
-        && instruction.op1_register().size() == 2
-        && instruction.op2_kind() == OpKind::Immediate8
-        && instruction.immediate8() & 0x1f > 16
-    {
-        // The result is undefined.
-        return false;
-    }
-    if instruction.flow_control() != FlowControl::Next && site.bytes.contains(&0x66) {
-        // AMD takes the operand size of a near branch, where Intel ignores it.
-        return false;
-    }
-    if matches!(
-        instruction.mnemonic(),
-        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne
-    ) && site.bytes.iter().any(|byte| matches!(byte, 0xf2 | 0xf3))
-    {
-        // AMD takes REP LOOPNE for LOOPE.
-        return false;
-    }
-    if is_near_branch(instruction) {
-        let size = site.offsets.immediate_size();
-        let next = site.address + site.bytes.len() as u64;
-        let target = landing(random, site.base, site.start, next + TAIL / 2);
-        let distance = target.wrapping_sub(next) as i64;
-        let fits = match size {
-            1 => i8::try_from(distance).is_ok(),
-            _ => i32::try_from(distance).is_ok() && size == 4,
-        };
-        if fits {
-            let at = site.offsets.immediate_offset();
-            site.bytes[at..at + size].copy_from_slice(&distance.to_le_bytes()[..size]);
-        }
-        return fits;
-    }
-    if instruction.mnemonic() == Mnemonic::Pause && site.bytes.len() > 2 {
-        // With REX.B this is XCHG, which the decoder does not see.
-        return false;
-    }
-    if instruction.mnemonic() == Mnemonic::Enter {
-        // A frame that leaves the stack faults when part of it is written already.
-        let at = site.bytes.len() - 3;
-        site.bytes[at..at + 2].copy_from_slice(&(random.below(0x200) as u16).to_le_bytes());
-    }
-    if !has_memory(instruction) {
-        return true;
-    }
-    let free =
-        instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
-    if !free && !instruction.is_ip_rel_memory_operand() {
-        return true;
-    }
-    let size = instruction.memory_size().size().max(1) as u64;
-    let target = match site.boundary {
-        Some(boundary) => crossing(random, size, boundary),
-        None => target(random, size, false),
-    };
-    let value = if instruction.is_ip_rel_memory_operand() {
-        let value = target.wrapping_sub(site.address + site.bytes.len() as u64);
-        if bits == 64 && i32::try_from(value as i64).is_err() {
-            return false;
-        }
-        value
-    } else {
-        target
-    };
-    let (at, length) = (
-        site.offsets.displacement_offset(),
-        site.offsets.displacement_size(),
-    );
-    if length < 4 {
-        return false;
-    }
-    site.bytes[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]);
-    true
-}
-
-/// An address in the slot that holds INT3: before the case's code, or well behind it.
-fn landing(random: &mut Random, base: u64, start: u64, after: u64) -> u64 {
-    let end = base + SLOT;
-    if random.one_in(2) || after + 1 >= end {
-        base + random.below(start - base)
-    } else {
-        after + random.below(end - after)
-    }
-}
+pub(super) use constants::{Site, adjust};
+use target::{crossing, landing, readable, target};
 
 fn is_near_branch(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|i| {
@@ -173,53 +38,12 @@ fn has_memory(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory)
 }
 
-/// An address of `size` bytes that cross `boundary`, or of one byte beside it.
-fn crossing(random: &mut Random, size: u64, boundary: u64) -> u64 {
-    if size > 1 {
-        boundary - 1 - random.below(size - 1)
-    } else {
-        boundary - random.below(2)
-    }
-}
-
 /// Whether `instruction` accesses memory, by an operand or without.
 pub(super) fn accesses_memory(instruction: &Instruction) -> bool {
     !InstructionInfoFactory::new()
         .info(instruction)
         .used_memory()
         .is_empty()
-}
-
-/// An address for an operand of `size` bytes: mostly ordinary, sometimes one that faults.
-fn target(random: &mut Random, size: u64, wild: bool) -> u64 {
-    let across = |random: &mut Random, page: u64| page - 1 - random.below(size.max(2) - 1);
-    match random.below(if wild { 64 } else { 60 }) {
-        // Within a page, aligned or not.
-        0..=44 => {
-            let at = DATA + random.below(2 * PAGE);
-            if random.one_in(2) {
-                at & !63
-            } else {
-                at & !(size.next_power_of_two() - 1)
-            }
-        }
-        45..=48 => DATA + random.below(2 * PAGE),
-        // Across two good pages.
-        49..=50 => across(random, DATA + PAGE),
-        51 => across(random, DATA + 2 * PAGE),
-        52 => across(random, READ_ONLY),
-        53 => across(random, ABSENT),
-        54 => READ_ONLY + random.below(PAGE - size.min(PAGE - 1)),
-        55 => across(random, ISLAND + PAGE),
-        56 => across(random, ISLAND),
-        57 => ABSENT + random.below(PAGE - size.min(PAGE - 1)),
-        58 => across(random, DATA),
-        59 => READ_ONLY - size,
-        // Not canonical.
-        60..=61 => random.bits() | 1 << 63 & !(1 << 62),
-        62 => 0x0000_8000_0000_0000 - random.below(size.max(2)),
-        _ => 0xffff_7fff_ffff_ffff - random.below(size.max(2)),
-    }
 }
 
 /// A case whose registers are being chosen.
@@ -625,136 +449,4 @@ impl Place<'_> {
             _ => {}
         }
     }
-
-    /// Whether no access leaves the data area and the unmapped space around it, and no branch
-    /// leaves the slot.
-    fn safe(&self, vsib: bool) -> bool {
-        let i = self.instruction;
-        let mut factory = InstructionInfoFactory::new();
-        let info = factory.info(i);
-        let accesses = info.used_memory();
-        let vectors = |used: &UsedMemory, lane: usize| {
-            used.virtual_address(lane, |register, element, size| {
-                Some(if register.is_segment_register() {
-                    self.segment_base(register)
-                } else if register.is_vector_register() {
-                    // An index vector has fewer lanes than the loop, if they are wide.
-                    let at = element * size % 32;
-                    let number = register.number();
-                    let from = if at < 16 {
-                        160 + number * 16 + at
-                    } else {
-                        576 + number * 16 + at - 16
-                    };
-                    let mut bytes = [0; 8];
-                    bytes[..size].copy_from_slice(&self.state.xsave[from..from + size]);
-                    let value = u64::from_le_bytes(bytes);
-                    if size == 4 {
-                        i64::from(value as i32) as u64
-                    } else {
-                        value
-                    }
-                } else {
-                    self.register(register)
-                })
-            })
-        };
-        for used in accesses {
-            for lane in 0..if vsib { 8 } else { 1 } {
-                let Some(mut address) = vectors(used, lane) else {
-                    return false;
-                };
-                address = address.wrapping_add(self.bit_offset());
-                if self.bits == 32 {
-                    address &= 0xffff_ffff;
-                }
-                let size = used.memory_size().size().max(64) as u64;
-                if !harmless(address, size) {
-                    return false;
-                }
-            }
-        }
-        if i.is_string_instruction() {
-            // Up to 300 elements of 8 bytes in either direction.
-            return self.strings_in_area();
-        }
-        self.branch_returns()
-    }
-
-    fn strings_in_area(&self) -> bool {
-        let i = self.instruction;
-        let wide = self.bits == 64;
-        (0..i.op_count()).all(|operand| {
-            let mut at = match i.op_kind(operand) {
-                OpKind::MemorySegRSI => self.state.gpr[6],
-                OpKind::MemorySegESI => self.state.gpr[6] & 0xffff_ffff,
-                OpKind::MemoryESRDI | OpKind::MemorySegRDI => self.state.gpr[7],
-                OpKind::MemoryESEDI | OpKind::MemorySegEDI => self.state.gpr[7] & 0xffff_ffff,
-                OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return false,
-                _ => return true,
-            };
-            if wide
-                && matches!(
-                    i.op_kind(operand),
-                    OpKind::MemorySegRSI | OpKind::MemorySegESI
-                )
-            {
-                at = at.wrapping_add(self.segment_base(i.memory_segment()));
-            }
-            harmless(at, 64)
-        })
-    }
-
-    /// An indirect branch finds a target in the slot, or one that faults.
-    fn branch_returns(&self) -> bool {
-        let i = self.instruction;
-        let indirect = matches!(i.mnemonic(), Mnemonic::Ret | Mnemonic::Jmp | Mnemonic::Call)
-            && !is_near_branch(i);
-        if !indirect {
-            return true;
-        }
-        let target = if i.mnemonic() != Mnemonic::Ret && i.op0_kind() == OpKind::Register {
-            self.register(i.op0_register())
-        } else {
-            let at = if i.mnemonic() == Mnemonic::Ret {
-                self.state.gpr[4]
-            } else {
-                match self.linear() {
-                    Some(at) => at,
-                    None => return false,
-                }
-            };
-            // Only what was put there is known to be a target.
-            match self.pokes.iter().find(|poke| poke.0 == at) {
-                Some(poke) => poke
-                    .1
-                    .iter()
-                    .rev()
-                    .fold(0, |value, &byte| value << 8 | u64::from(byte)),
-                // The load faults, if it touches no good page.
-                None => return !readable(at, 8),
-            }
-        };
-        target.wrapping_sub(self.slot) < SLOT || !canonical(target)
-    }
-}
-
-fn canonical(address: u64) -> bool {
-    ((address << 16) as i64 >> 16) as u64 == address
-}
-
-/// In the data area or around it where nothing is mapped, or not canonical.
-fn harmless(address: u64, size: u64) -> bool {
-    let end = address.wrapping_add(size);
-    let near = address >= AREA - MARGIN && end <= AREA + AREA_SIZE + MARGIN && end > address;
-    near || !canonical(address) && !canonical(end)
-}
-
-/// All of the bytes can be read.
-fn readable(address: u64, size: u64) -> bool {
-    let absent = |at: u64| {
-        let page = at & !(PAGE - 1);
-        !(DATA..ABSENT).contains(&page) && page != ISLAND
-    };
-    !absent(address) && !absent(address.wrapping_add(size - 1))
 }
