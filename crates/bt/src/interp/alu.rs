@@ -202,14 +202,15 @@ pub fn cmpxchg16b<E: Env>(
 /// `pointer` is valid for reads and writes and aligned to 16; the processor has CMPXCHG16B.
 unsafe fn exchange16(pointer: *mut u128, expected: u128, new: u128) -> u128 {
     let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
-    // SAFETY: guaranteed by the caller. RBX, which can't be an operand, is exchanged around.
+    // SAFETY: guaranteed by the caller. RBX, which can't be named as an operand, is exchanged
+    // around; the class `reg` may hold it, so the others have fixed registers.
     unsafe {
         std::arch::asm!(
-            "xchg rbx, {new}",
-            "lock cmpxchg16b [{pointer}]",
-            "mov rbx, {new}",
-            new = inout(reg) new as u64 => _,
-            pointer = in(reg) pointer,
+            "xchg rbx, rsi",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            inout("rsi") new as u64 => _,
+            in("rdi") pointer,
             in("rcx") (new >> 64) as u64,
             inout("rax") low,
             inout("rdx") high,
