@@ -18,8 +18,9 @@ from ringfence.errors import (
 )
 from ringfence.machine.exit import ExitReason
 from ringfence.machine.machine import BootFiles, Machine, MachineState
+from ringfence.testing import pvh_kernel
 from support import fake_engine as fake
-from support.guests import SPIN, pvh_kernel
+from support.guests import SPIN
 
 KERNEL = pvh_kernel(SPIN)
 

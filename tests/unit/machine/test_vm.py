@@ -23,8 +23,9 @@ from ringfence import (
     KernelError,
     MachineState,
 )
+from ringfence.testing import pvh_kernel
 from support import fake_engine as fake
-from support.guests import SPIN, pvh_kernel
+from support.guests import SPIN
 
 CONTROL, OUT, ERR = 0x2F8, 0x3E8, 0x2E8
 #: Gets a script; gives what goes to standard output, to standard error, and the status.
