@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringfence_bt::BtVcpu;
 use ringfence_bt::interp::system::cpuid::{CpuSpec, CpuidModel, Feature};
 use ringfence_engine::{Clock, Exit, Vcpu};
-use ringfence_testkit::guest::{self, Mock};
+use ringfence_testkit::{Mock, guest};
 use ringfence_testkit::layout::CODE;
 use ringfence_x86::{cr, exception};
 
