@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ringfence_bt::BtVcpu;
 use ringfence_bt::interp::system::cpuid::{CpuSpec, CpuidModel, Feature};
 use ringfence_engine::{Clock, Exit, Vcpu};
-use ringfence_testkit::{Mock, guest};
 use ringfence_testkit::layout::CODE;
+use ringfence_testkit::{Mock, guest};
 use ringfence_x86::{cr, exception};
 
 /// Times that the code is run: the first translates it.
