@@ -1,6 +1,11 @@
 """Options and fixtures of all tests."""
 
+import signal
+
 import pytest
+
+# A shell starts background jobs with SIGINT ignored, and so would be what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
