@@ -267,11 +267,6 @@ impl Cache {
         id
     }
 
-    /// Whether blocks of this physical page exist.
-    pub fn has_page(&self, gpa: u64) -> bool {
-        self.pages.contains_key(&(gpa >> 12))
-    }
-
     /// The block whose hot code holds host address `host`.
     pub fn block_at(&self, host: u64) -> Option<BlockId> {
         let next = self.blocks.partition_point(|b| b.entry as u64 <= host);

@@ -184,7 +184,10 @@ impl Groups {
         self.add(origin, disp, slot as usize, write, i, known, separate)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "an access has this many properties"
+    )]
     fn add(
         &mut self,
         origin: Origin,

@@ -91,7 +91,10 @@ pub struct Lower<'a> {
 
 impl<'a> Lower<'a> {
     /// Begins block `id` in linear page `page`.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a block is made of; a structure for one call would say no more"
+    )]
     pub fn new(
         hot: &'a mut Asm,
         cold: &'a mut Asm,

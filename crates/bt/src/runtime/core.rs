@@ -179,7 +179,7 @@ impl Core {
     }
 
     /// The context, apart from the borrow of `self`: its fields and those of `self` are disjoint.
-    #[allow(clippy::mut_from_ref)]
+    #[allow(clippy::mut_from_ref, reason = "the context is not a part of `self`")]
     fn context<'a>(&self) -> &'a mut Context {
         // SAFETY: the context outlives every use, which are all in methods of this type on the
         // thread that runs the processor; no two uses overlap on the same field.

@@ -30,9 +30,7 @@ impl Tlb {
             large: HashSet::default(),
         }
     }
-}
 
-impl Tlb {
     /// Whether [`Tlb::fill`] would take note of a large page it does not know.
     pub fn is_new_large(&self, linear: u64, translation: &Translation) -> bool {
         translation.large && !self.large.contains(&(linear >> 21))
