@@ -19,7 +19,9 @@ from ringfence.errors import (
     GuestStopped,
     GuestTimeout,
     ImageCorrupt,
+    ImageDenied,
     ImageError,
+    ImageInUse,
     ImageNotFound,
     InitrdError,
     KernelError,
@@ -30,7 +32,7 @@ from ringfence.errors import (
 
 if TYPE_CHECKING:
     from ringfence.chars import Console
-    from ringfence.config import MachineConfig
+    from ringfence.config import DiskConfig, MachineConfig
     from ringfence.machine import (
         VM,
         Completed,
@@ -47,6 +49,7 @@ __all__ = [
     "Completed",
     "ConfigError",
     "Console",
+    "DiskConfig",
     "EngineError",
     "ExitReason",
     "GuestError",
@@ -56,7 +59,9 @@ __all__ = [
     "GuestStopped",
     "GuestTimeout",
     "ImageCorrupt",
+    "ImageDenied",
     "ImageError",
+    "ImageInUse",
     "ImageNotFound",
     "InitrdError",
     "KernelError",
@@ -75,6 +80,7 @@ _PLACES = {
     "VM": "machine",
     "Completed": "machine",
     "Console": "chars",
+    "DiskConfig": "config",
     "ExitReason": "machine",
     "Machine": "machine",
     "MachineConfig": "config",

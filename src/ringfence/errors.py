@@ -8,6 +8,8 @@
     ├── StateError              a saved device state can't be restored
     ├── ImageError              something is wrong with an image
     │   ├── ImageNotFound       no image or file of that name
+    │   ├── ImageInUse          another machine or program has it open
+    │   ├── ImageDenied         permissions or the file system forbid its use
     │   └── ImageCorrupt        an image or a file in it is damaged
     │       ├── KernelError     this kernel can't be loaded
     │       └── InitrdError     this initial RAM disk can't be loaded
@@ -38,7 +40,9 @@ __all__ = [
     "GuestStopped",
     "GuestTimeout",
     "ImageCorrupt",
+    "ImageDenied",
     "ImageError",
+    "ImageInUse",
     "ImageNotFound",
     "InitrdError",
     "KernelError",
@@ -87,6 +91,20 @@ class ImageNotFound(ImageError):  # noqa: N818 - reads as what happened
 
     code = "image-not-found"
     exit_status = 66
+
+
+class ImageInUse(ImageError):  # noqa: N818
+    """Another machine or program has the image open, and one of both would write to it."""
+
+    code = "image-in-use"
+    exit_status = 66
+
+
+class ImageDenied(ImageError):
+    """The permissions of an image, or its file system, forbid what was asked for."""
+
+    code = "image-denied"
+    exit_status = 77
 
 
 class ImageCorrupt(ImageError):  # noqa: N818

@@ -4,6 +4,7 @@ A device knows offsets, never addresses; it takes time from a :class:`Clock`, ra
 :class:`IrqLine`, and does its I/O through a host end that is handed to it.
 """
 
+from ringfence.bus.block import BlockBackend, BlockQueue, Buffer, Done, InlineWorkers, Workers
 from ringfence.bus.contracts import (
     ByteWriter,
     CharPort,
@@ -20,10 +21,15 @@ from ringfence.bus.ports import PortBus
 from ringfence.bus.state import State, restore_fields, save_fields
 
 __all__ = [
+    "BlockBackend",
+    "BlockQueue",
+    "Buffer",
     "ByteWriter",
     "CharPort",
     "Clock",
     "Device",
+    "Done",
+    "InlineWorkers",
     "IrqLine",
     "Line",
     "MmioBus",
@@ -33,6 +39,7 @@ __all__ = [
     "State",
     "Stateful",
     "Timer",
+    "Workers",
     "restore_fields",
     "save_fields",
     "unconnected",

@@ -1,5 +1,6 @@
-"""The description of a machine: frozen, validated, and knowing no device."""
+"""What a user can ask of a machine."""
 
-from ringfence.config.machine import MachineConfig
+from ringfence.config.disk import DiskConfig, Interface
+from ringfence.config.machine import EngineName, MachineConfig, OnReboot
 
-__all__ = ["MachineConfig"]
+__all__ = ["DiskConfig", "EngineName", "Interface", "MachineConfig", "OnReboot"]

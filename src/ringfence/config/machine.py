@@ -1,11 +1,12 @@
 """What a user can ask of a machine, checked before anything is built."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from ringfence.config.disk import DiskConfig
 from ringfence.errors import ConfigError
 from ringfence.units import GIB, KIB, MIB, TIB, format_size, parse_duration, parse_size
 
@@ -17,6 +18,7 @@ OnReboot = Literal["restart", "stop"]
 _LEAST_MEMORY, _MOST_MEMORY, _PAGE = 64 * MIB, 1 * TIB, 4 * KIB
 _MOST_CPUS = 64
 _MOST_COMMAND_LINE = 64 * KIB
+_MOST_MEDIA = {"disks": 32, "cdroms": 6, "floppies": 2}
 _CPU = re.compile(r"[\w.-]{1,40}(,[+-][\w.-]{1,40}){0,200}", re.ASCII)
 
 
@@ -54,6 +56,12 @@ class MachineConfig:
     shell: bool = False
     #: A PS/2 keyboard controller is there.
     keyboard: bool = True
+    #: Hard disks, in order; ``FILE[,readonly][,ephemeral][,if=ide]`` or :class:`DiskConfig` each.
+    disks: tuple[DiskConfig, ...] = ()
+    #: CD-ROM drives and what is in them, in order; ``None`` is an empty drive.
+    cdroms: tuple[DiskConfig, ...] = ()
+    #: Floppy drives A: and B: and what is in them.
+    floppies: tuple[DiskConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image is None and self.kernel is None:
@@ -75,6 +83,8 @@ class MachineConfig:
             if seconds == 0:
                 raise ConfigError("timeout: 0 leaves no time to run")
             _set(self, "timeout", seconds)
+        for name in ("disks", "cdroms", "floppies"):
+            _set(self, name, _media(name, getattr(self, name)))
         for name in ("shell", "keyboard"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
@@ -103,6 +113,8 @@ class MachineConfig:
                 continue
             if field.name == "memory":
                 value = format_size(value)
+            if isinstance(value, tuple):
+                value = [entry.to_mapping() for entry in value]
             mapping[field.name] = str(value) if isinstance(value, Path) else value
         return mapping
 
@@ -118,6 +130,25 @@ def _path(name: str, value: object) -> Path:
     if not isinstance(value, Path) or "\0" in str(value):
         raise ConfigError(f"{name}: {value!r} is not a path")
     return value
+
+
+def _media(name: str, value: object) -> tuple[DiskConfig, ...]:
+    if isinstance(value, str | bytes | Path | DiskConfig) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}: {value!r} is not a list")
+    try:
+        media = tuple(map(DiskConfig.parse, value))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if len(media) > _MOST_MEDIA[name]:
+        raise ConfigError(f"{name}: {len(media)} are more than {_MOST_MEDIA[name]}")
+    for medium in media:
+        if medium.file is None and name == "disks":
+            raise ConfigError("disks: a hard disk needs a file")
+        if (medium.interface == "virtio" and name != "disks") or (
+            medium.interface != "auto" and name == "floppies"
+        ):
+            raise ConfigError(f"{name}: none hangs on {medium.interface}")
+    return media
 
 
 def _command_line(value: object) -> str:
