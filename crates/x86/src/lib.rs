@@ -5,6 +5,7 @@
 //! Programmer's Manual (APM). Nothing here knows of a guest or of an engine.
 #![forbid(unsafe_code)]
 
+pub mod cpuid;
 pub mod cr;
 pub mod exception;
 pub mod flags;

@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, Register};
 use ringfence_x86::{cr, exception as ex};
 
 use super::super::next_rip;
-use super::cpuid::{Feature, physical_width};
+use super::cpuid::{Feature, Offered as _, physical_width};
 use super::descriptor::kind;
 use super::{operand, supervisor_only};
 use crate::cpu::{CS, Cpu};

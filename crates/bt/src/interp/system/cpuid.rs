@@ -1,29 +1,27 @@
-//! What CPUID tells the guest, and which instructions exist because of it.
+//! What CPUID tells the guest, and which instructions and registers exist because of it.
 //!
-//! A [`CpuidModel`] starts from what the engine can run on the host's processor and keeps what a
-//! [`CpuSpec`] asks for. [`feature`] names the bits, [`named`] the models, [`availability`] maps
-//! features to instructions.
+//! [`model`] says what the engine can run, [`availability`] maps features to instructions,
+//! [`registers`] to model-specific registers.
 
 pub mod availability;
-pub mod feature;
-mod leaves;
 mod model;
-mod named;
 pub(super) mod registers;
-mod set;
-pub mod spec;
 
 pub use availability::Availability;
-pub use feature::Feature;
 pub use model::CpuidModel;
-pub use spec::{CpuModelError, CpuSpec};
+pub use ringfence_x86::cpuid::{CpuModelError, CpuSpec, Feature, feature, spec};
 
 use crate::cpu::Cpu;
 use crate::env::Env;
 
-impl Feature {
-    /// Whether the guest's CPUID has the feature.
-    pub(super) fn offered<E: Env>(self, cpu: &Cpu, env: &mut E) -> bool {
+/// Whether the guest's CPUID has a feature.
+pub(super) trait Offered {
+    /// Whether it has.
+    fn offered<E: Env>(self, cpu: &Cpu, env: &mut E) -> bool;
+}
+
+impl Offered for Feature {
+    fn offered<E: Env>(self, cpu: &Cpu, env: &mut E) -> bool {
         let (leaf, subleaf, output) = self.word.place();
         env.cpuid(cpu, leaf, subleaf)[output] >> self.bit & 1 != 0
     }

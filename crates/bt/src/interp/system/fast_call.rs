@@ -7,7 +7,7 @@ use ringfence_x86::paging::is_canonical;
 use ringfence_x86::{cr, flags};
 
 use super::super::next_rip;
-use super::cpuid::Feature;
+use super::cpuid::{Feature, Offered as _};
 use super::{operand, supervisor_only};
 use crate::cpu::{CS, Cpu, FS, GS, RCX, RDX, RSP, SS};
 use crate::env::{Env, Trap};

@@ -5,7 +5,7 @@ use ringfence_x86::paging::is_canonical;
 
 use super::control::set_efer;
 use super::cpuid::registers::{has_msr, has_msr_value};
-use super::cpuid::{Feature, physical_width};
+use super::cpuid::{Feature, Offered as _, physical_width};
 use super::{operand, supervisor_only};
 use crate::cpu::{Cpu, FS, GS, RAX, RCX, RDX};
 use crate::env::{Env, Trap};

@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction};
 use ringfence_x86::{cr, exception as ex, flags};
 
 use super::super::next_rip;
-use super::cpuid::Feature;
+use super::cpuid::{Feature, Offered as _};
 use super::interrupt::{self, Event};
 use super::{msr, operand, supervisor_only};
 use crate::cpu::{Cpu, RAX, RBX, RCX, RDX};

@@ -8,7 +8,7 @@ use iced_x86::{Code, Instruction};
 use ringfence_x86::cr;
 
 use super::super::next_rip;
-use super::cpuid::Feature;
+use super::cpuid::{Feature, Offered as _};
 use super::{operand, supervisor_only};
 use crate::cpu::{Cpu, RAX, RDX, XSAVE_SIZE};
 use crate::env::{Env, Privilege, Trap};

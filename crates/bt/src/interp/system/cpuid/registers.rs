@@ -2,7 +2,7 @@
 
 use ringfence_x86::msr;
 
-use super::feature::Feature;
+use super::{Feature, Offered as _};
 use crate::cpu::Cpu;
 use crate::env::Env;
 

@@ -4,7 +4,7 @@ use std::arch::asm;
 
 use proptest::prelude::*;
 
-use super::super::cpuid::Feature;
+use super::super::cpuid::{Feature, Offered as _};
 use super::*;
 use crate::cpu::{RAX, RDX, RSI, XsaveArea};
 

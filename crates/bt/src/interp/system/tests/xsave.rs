@@ -1,6 +1,6 @@
 use ringfence_x86::exception as ex;
 
-use super::super::cpuid::Feature;
+use super::super::cpuid::{Feature, Offered as _};
 use super::*;
 use crate::cpu::{RAX, RCX, RDX, RSI};
 

@@ -1,10 +1,7 @@
 //! The leaves of CPUID that a model answers with (SDM vol. 2, CPUID; APM vol. 3, appendix E).
 
-use ringfence_x86::cr;
-
 use super::feature::{Feature, Word};
-use super::model::CpuidModel;
-use crate::cpu::Cpu;
+use super::model::{Dynamic, Model};
 
 /// Leaf 1, EDX: more than one logical processor in the package.
 const HTT: u32 = 1 << 28;
@@ -24,16 +21,14 @@ const EXT21_EAX_OWN: u32 = 1 << 2 | 1 << 6 | 1 << 29;
 const MAX_HYPERVISOR: u32 = 0x4000_0010;
 /// Signature of the hypervisor in leaf 4000_0000h.
 const SIGNATURE: &[u8; 12] = b"Ringfence\0\0\0";
-/// Frequency of the local APIC's timer input, the crystal of leaf 15h, in hertz.
-const CRYSTAL_HZ: u64 = 25_000_000;
 /// Legacy region and header of an XSAVE area.
 const XSAVE_FIXED: u32 = 576;
 
-impl CpuidModel {
+impl Model {
     /// EAX, EBX, ECX, EDX of CPUID on processor `vcpu`, whose local APIC has the same number.
     ///
     /// Leaves beyond the highest one read as zero, as AMD has it.
-    pub fn get(&self, cpu: &Cpu, vcpu: u32, leaf: u32, subleaf: u32) -> [u32; 4] {
+    pub fn get(&self, dynamic: Dynamic, vcpu: u32, leaf: u32, subleaf: u32) -> [u32; 4] {
         match leaf {
             0x8000_0000.. => return self.extended(vcpu, leaf, subleaf),
             0x4000_0000.. => return self.hypervisor(leaf),
@@ -48,7 +43,7 @@ impl CpuidModel {
                 self.vendor[1],
                 self.vendor[2],
             ],
-            1 => self.leaf1(cpu, vcpu),
+            1 => self.leaf1(dynamic, vcpu),
             2 if !self.amd => self.leaf2,
             4 if !self.amd => self.cache(subleaf),
             6 => [word(Word::Leaf6Eax), 0, 0, 0],
@@ -57,22 +52,22 @@ impl CpuidModel {
                 [0, ebx, word(Word::Leaf7Ecx), word(Word::Leaf7Edx)]
             }
             0xb => self.topology(vcpu, subleaf),
-            0xd => self.extended_state(cpu, subleaf),
+            0xd => self.extended_state(dynamic, subleaf),
             0x15 => self.crystal(),
             0x16 => {
                 let mhz = (self.tsc_hz / 1_000_000) as u32 & 0xffff;
-                [mhz, mhz, (CRYSTAL_HZ / 1_000_000) as u32, 0]
+                [mhz, mhz, (self.crystal_hz / 1_000_000) as u32, 0]
             }
             _ => [0; 4],
         }
     }
 
-    fn leaf1(&self, cpu: &Cpu, vcpu: u32) -> [u32; 4] {
+    fn leaf1(&self, dynamic: Dynamic, vcpu: u32) -> [u32; 4] {
         let (mut ecx, mut edx) = (
             self.features.word(Word::Leaf1Ecx),
             self.features.word(Word::Leaf1Edx),
         );
-        if cpu.cr4 & cr::CR4_OSXSAVE != 0 {
+        if dynamic.osxsave {
             ecx |= OSXSAVE;
         }
         if self.vcpus > 1 {
@@ -101,7 +96,7 @@ impl CpuidModel {
             }
             MAX_HYPERVISOR => {
                 let khz = |hz: u64| (hz / 1000).min(u64::from(u32::MAX)) as u32;
-                [khz(self.tsc_hz), khz(CRYSTAL_HZ), 0, 0]
+                [khz(self.tsc_hz), khz(self.crystal_hz), 0, 0]
             }
             _ => [0; 4],
         }
@@ -138,7 +133,7 @@ impl CpuidModel {
         }
     }
 
-    fn extended_state(&self, cpu: &Cpu, subleaf: u32) -> [u32; 4] {
+    fn extended_state(&self, dynamic: Dynamic, subleaf: u32) -> [u32; 4] {
         if self.xcr0 == 0 {
             return [0; 4];
         }
@@ -155,12 +150,12 @@ impl CpuidModel {
         match subleaf {
             0 => [
                 self.xcr0 as u32,
-                size(cpu.xcr0 & self.xcr0),
+                size(dynamic.xcr0 & self.xcr0),
                 size(self.xcr0),
                 0,
             ],
             1 => {
-                let compacted = (2..8).filter(|index| cpu.xcr0 & self.xcr0 & 1 << index != 0);
+                let compacted = (2..8).filter(|index| dynamic.xcr0 & self.xcr0 & 1 << index != 0);
                 let mut end = XSAVE_FIXED;
                 for index in compacted {
                     let [size, _, ecx, _] = self.components[index as usize - 2];
@@ -186,9 +181,9 @@ impl CpuidModel {
     fn crystal(&self) -> [u32; 4] {
         let numerator = (self.tsc_hz / 100_000).min(u64::from(u32::MAX)) as u32;
         [
-            (CRYSTAL_HZ / 100_000) as u32,
+            (self.crystal_hz / 100_000) as u32,
             numerator,
-            CRYSTAL_HZ as u32,
+            self.crystal_hz as u32,
             0,
         ]
     }
