@@ -100,7 +100,7 @@ class ImageInUse(ImageError):  # noqa: N818
     exit_status = 66
 
 
-class ImageDenied(ImageError):
+class ImageDenied(ImageError):  # noqa: N818
     """The permissions of an image, or its file system, forbid what was asked for."""
 
     code = "image-denied"

@@ -3,7 +3,6 @@
 ``FILE[,readonly][,ephemeral][,if=ide]``: a comma within the name is doubled.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +13,6 @@ from ringfence.errors import ConfigError
 __all__ = ["DiskConfig", "Interface"]
 
 Interface = Literal["auto", "ide", "ahci", "virtio"]
-
-_PARTS = re.compile(r"(?:[^,]|,,)+|(?<=,)(?=,|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +79,13 @@ class DiskConfig:
 
     @classmethod
     def _from_text(cls, text: str) -> Self:
-        parts = _PARTS.findall(text)
-        if not parts or text.startswith(","):
+        # No path holds a zero byte.
+        parts = text.replace(",,", "\0").split(",")
+        if not parts[0] or "\0" in text:
             raise ConfigError(f"{text!r} names no file: give FILE[,readonly][,ephemeral][,if=ide]")
         values: dict[str, Any] = {}
         for part in parts[1:]:
+            setting: object
             name, given, option = part.partition("=")
             if name in ("readonly", "ephemeral") and option in ("", "on", "off"):
                 key, setting = name, option != "off"
@@ -100,7 +99,7 @@ class DiskConfig:
             if key in values or (given and not option):
                 raise ConfigError(f"{part!r} is given twice, or has no value")
             values[key] = setting
-        return cls(file=Path(parts[0].replace(",,", ",")), **values)
+        return cls(file=Path(parts[0].replace("\0", ",")), **values)
 
 
 def _path(value: object) -> Path | None:

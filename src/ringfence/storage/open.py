@@ -45,8 +45,9 @@ def open_disk(path: Path, *, readonly: bool = False, ephemeral: bool = False) ->
 
 
 def open_floppy(path: Path, *, readonly: bool = False, ephemeral: bool = False) -> Image:
-    """A floppy disk; raises as :func:`open_disk` does. A file without write permission is a disk
-    with its write-protect tab set.
+    """A floppy disk; raises as :func:`open_disk` does.
+
+    A file that may not be written to is a disk with its write-protect tab set.
     """
     write = not readonly and not ephemeral and os.access(path, os.W_OK | os.R_OK)
     image = _open("floppy", path, write=write, sector=SECTOR)

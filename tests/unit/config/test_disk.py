@@ -30,8 +30,10 @@ def test_commas_are_doubled() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["", ",readonly", "a,", "a,cache=none", "a,readonly,readonly", "a,readonly=", "a,if=scsi"]
-    + [7, b"x", ["a"], {}, {"file": "a", "size": 1}, {"file": ""}, {"file": "a", "readonly": 1}],
+    [
+        *["", ",readonly", "a,", "a,cache=none", "a,readonly,readonly", "a,readonly=", "a,if=scsi"],
+        *[7, b"x", ["a"], {}, {"file": "a", "size": 1}, {"file": ""}, {"file": "a", "readonly": 1}],
+    ],
 )
 def test_what_is_no_disk(wrong: Any) -> None:
     with pytest.raises(ConfigError):

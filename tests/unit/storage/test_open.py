@@ -86,9 +86,12 @@ def test_two_writers_exclude_each_other(disk: Path) -> None:
 
 
 def test_readers_share_with_readers_only(disk: Path) -> None:
-    with open_disk(disk, readonly=True), open_disk(disk, ephemeral=True):
-        with pytest.raises(ImageInUse, match="readonly"):
-            open_disk(disk)
+    with (
+        open_disk(disk, readonly=True),
+        open_disk(disk, ephemeral=True),
+        pytest.raises(ImageInUse, match="readonly"),
+    ):
+        open_disk(disk)
     with open_disk(disk), pytest.raises(ImageInUse, match="being written"):
         open_disk(disk, readonly=True)
 
