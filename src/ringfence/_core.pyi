@@ -18,6 +18,7 @@ __all__ = [
     "Hypercall",
     "Interrupted",
     "Machine",
+    "Memory",
     "MmioRead",
     "MmioWrite",
     "PortIn",
@@ -33,7 +34,7 @@ class CoreError(Exception):
     Of the host: ``unsupported`` (it can't run the engine), ``host`` (it refused a resource),
     ``out_of_memory``. Of the caller: ``unknown_engine``, ``cpu_model`` (there is none like that,
     or this host can't run it), ``bad_argument``, ``bad_state``, ``busy`` (the processor is
-    running), ``unaligned``, ``overlap`` and ``unmapped`` (guest memory). Defects of ours:
+    running), ``unaligned``, ``overlap``, ``unmapped`` and ``not_logged`` (guest memory). Defects of ours:
     ``internal``, ``panic``, ``broken`` (after a panic).
     """
 
@@ -132,6 +133,29 @@ Exit: TypeAlias = (
 )
 
 @final
+class Memory:
+    """Host memory of whole pages, to be mapped into machines at no, one or several addresses.
+
+    A writable buffer of bytes; thread-safe. Made of zeros, committed when it is touched.
+    """
+
+    def __new__(cls, size: int) -> Memory: ...
+    @property
+    def size(self) -> int: ...
+    def __len__(self) -> int: ...
+    def view(self) -> memoryview:
+        """A writable view of the bytes, without a copy. What is written through it to pages that
+        may hold code, or whose changes are logged, must be told by :meth:`written`."""
+    def written(self, offset: int = 0, size: int | None = None) -> None:
+        """Drops code translated from these bytes and marks their pages dirty."""
+    def dirty_pages(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Pages written to since the last call: a bit each, from bit 0 of the first byte on.
+
+        Finds stores of the guest where the object is mapped with ``log_dirty``, and what
+        :meth:`written` told. Whatever is written after the call is found by the next one.
+        """
+
+@final
 class Machine:
     """One virtual machine: guest memory, interrupt hardware, processors. Thread-safe.
 
@@ -142,6 +166,38 @@ class Machine:
     def __new__(cls, engine: str = "bt", *, vcpus: int = 1, cpu: str = "host") -> Machine: ...
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
         """Adds zeroed memory; committed lazily."""
+    def map(
+        self,
+        address: int,
+        memory: Memory,
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        readonly: bool = False,
+        log_dirty: bool = False,
+        replace: bool = False,
+    ) -> None:
+        """Shows ``size`` bytes from ``offset`` of ``memory`` (all the rest) at ``address``.
+
+        Processors may run; none sees the old map any more when this returns. Stores to a
+        ``readonly`` mapping leave as :class:`MmioWrite`. With ``log_dirty``, stores mark their
+        pages for :meth:`dirty_pages`. An overlap is refused, or with ``replace`` what was mapped
+        there gives way, in one step.
+        """
+    def unmap(self, address: int, size: int) -> None:
+        """Takes memory away, whole mappings or parts; objects keep their contents.
+
+        Accesses leave as :class:`MmioRead` and :class:`MmioWrite` when this returns; so do
+        instruction fetches, in aligned words of 8 bytes.
+        """
+    def dirty_pages(self, address: int, size: int) -> bytes:
+        """As :meth:`Memory.dirty_pages`, for a range that is mapped with ``log_dirty``."""
+    def a20(self, enabled: bool) -> None:
+        """Address line A20: while it is disabled, bit 20 of the processors' addresses is 0."""
+    def dma_read(self, address: int, size: int) -> bytes:
+        """Reads as a bus master does: FFh where there is no memory."""
+    def dma_write(self, address: int, data: Buffer) -> None:
+        """Writes as a bus master does: bytes are dropped where there is no RAM."""
     def read(self, address: int, size: int) -> bytes:
         """Copies guest memory; raises :class:`CoreError` where there is none."""
     def write(self, address: int, data: Buffer) -> None:

@@ -129,6 +129,23 @@ def _sleep() -> Guest:
         yield None
 
 
+class FakeMemory:
+    """Memory that no guest sees."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.bytes = bytearray(size)
+
+    def view(self) -> memoryview:
+        return memoryview(self.bytes)
+
+    def written(self, offset: int = 0, size: int | None = None) -> None:
+        pass
+
+    def dirty_pages(self, offset: int = 0, size: int | None = None) -> bytes:
+        return bytes(-(-(size or self.size - offset) // 0x8000))
+
+
 class FakeMachine:
     """Memory as a dictionary of what was written."""
 
@@ -140,10 +157,39 @@ class FakeMachine:
         self.mapped: list[tuple[int, int]] = []
         self.written: dict[int, bytes] = {}
         self.lines: list[tuple[int, bool]] = []
+        self.a20_enabled = True
         self.start = monotonic_ns()
 
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
         self.mapped.append((address, size))
+
+    def map(
+        self,
+        address: int,
+        memory: Any,
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        readonly: bool = False,
+        log_dirty: bool = False,
+        replace: bool = False,
+    ) -> None:
+        self.mapped.append((address, size or memory.size - offset))
+
+    def unmap(self, address: int, size: int) -> None:
+        self.mapped.remove((address, size))
+
+    def dirty_pages(self, address: int, size: int) -> bytes:
+        return bytes(-(-size // 0x8000))
+
+    def a20(self, enabled: bool) -> None:
+        self.a20_enabled = enabled
+
+    def dma_read(self, address: int, size: int) -> bytes:
+        return self.read(address, size)
+
+    def dma_write(self, address: int, data: Any) -> None:
+        self.written[address] = bytes(data)
 
     def read(self, address: int, size: int) -> bytes:
         return self.written.get(address, bytes(size))[:size]
@@ -178,6 +224,9 @@ class FakeEngine:
         self.machines: list[FakeMachine] = []
         #: Processor models asked for.
         self.cpus: list[str] = []
+
+    def create_memory(self, size: int) -> FakeMemory:
+        return FakeMemory(size)
 
     def create_machine(self, vcpus: int, *, cpu: str = "host") -> FakeMachine:
         self.cpus.append(cpu)

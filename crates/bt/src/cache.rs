@@ -364,9 +364,21 @@ impl Cache {
         }
     }
 
+    /// Whether there is code of a physical page, by its number.
+    pub fn has_code(&self, page: u64) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// Drops the blocks that hold code of physical range `[start, end)`.
     pub fn invalidate(&mut self, context: &mut Context, start: u64, end: u64) {
-        for page in start >> 12..=(end - 1) >> 12 {
+        let range = start >> 12..=(end - 1) >> 12;
+        let held: Vec<u64> = if range.end() - range.start() < 16 {
+            range.collect()
+        } else {
+            let pages = self.pages.keys().copied();
+            pages.filter(|page| range.contains(page)).collect()
+        };
+        for page in held {
             let Some(ids) = self.pages.get_mut(&page) else {
                 continue;
             };

@@ -10,7 +10,6 @@ use ringfence_engine::{
 use ringfence_x86::{cr, flags, msr};
 
 use crate::cpu::{SS, XSAVE_SIZE};
-use crate::env::Env as _;
 use crate::interp::system::cpuid::{CpuidModel, Feature};
 use crate::runtime::core::Core;
 
@@ -81,7 +80,7 @@ impl BtVcpu {
                 cpu.seg[crate::cpu::CS].base
             };
             let linear = base.wrapping_add(rip);
-            let Ok(count) = self.core.world.fetch(cpu, linear, &mut bytes) else {
+            let Some(count) = self.core.world.peek(cpu, linear, &mut bytes) else {
                 lines.push(format!("{rip:016x}  (not mapped)"));
                 continue;
             };

@@ -5,15 +5,21 @@ use std::io;
 use std::ptr::{copy_nonoverlapping, write_bytes};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::time::Duration;
 
-use crate::Mapping;
+use crate::object::Memory;
 
 /// Size in bytes of the pages that flags are kept for.
 pub const PAGE_SIZE: u64 = 4096;
 /// How many processors may hold translated code of one machine's memory.
 pub const MAX_HOLDERS: usize = 64;
+/// Changes of the map that are remembered for those who follow it.
+const MAX_CHANGES: usize = 64;
+/// Address bit 20.
+const A20: u64 = 1 << 20;
 
-/// One who keeps code translated from guest memory: a virtual processor's engine.
+/// One who keeps code translated from guest memory, and host addresses of it: a virtual
+/// processor's engine.
 pub trait CodeHolder: Send + Sync + Debug {
     /// Bytes `[start, end)` of a page that the holder has code of were written to.
     fn code_written(&self, start: u64, end: u64);
@@ -22,6 +28,15 @@ pub trait CodeHolder: Send + Sync + Debug {
     /// Whether the holder may be writing to pages right now. One that may not answers
     /// [`CodeHolder::withdraw_write`] before it writes again.
     fn may_write(&self) -> bool;
+    /// The map has changed: the holder is to take [`GuestMemory::changes`] into account. The
+    /// ticket is for [`CodeHolder::has_settled`].
+    fn map_changed(&self) -> u64;
+    /// The holder is to ask before it writes to host addresses `[start, end)`, whose pages are no
+    /// longer marked dirty. The ticket is for [`CodeHolder::has_settled`].
+    fn withdraw_range(&self, start: u64, end: u64) -> u64;
+    /// Whether what the ticket was given for is done, or will be before the holder accesses memory
+    /// again.
+    fn has_settled(&self, ticket: u64) -> bool;
 }
 
 /// What a guest may do with a region.
@@ -33,8 +48,20 @@ pub enum RegionKind {
     Rom,
 }
 
+/// How memory is mapped: `struct kvm_userspace_memory_region`'s flags, and what to do about memory
+/// that is there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapOptions {
+    /// Writes leave the engine as memory-mapped writes (KVM_MEM_READONLY).
+    pub readonly: bool,
+    /// Stores mark their pages dirty (KVM_MEM_LOG_DIRTY_PAGES).
+    pub log_dirty: bool,
+    /// Takes the place of what is mapped there, at once; otherwise an overlap is refused.
+    pub replace: bool,
+}
+
 /// A contiguous range of guest physical memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Region {
     /// First guest physical address, page-aligned.
     pub start: u64,
@@ -42,45 +69,72 @@ pub struct Region {
     pub size: u64,
     /// RAM or ROM.
     pub kind: RegionKind,
-    mapping: Mapping,
-    holders: PageBits,
-    writers: PageBits,
+    /// Stores mark their pages dirty.
+    pub log_dirty: bool,
+    /// Some of the memory may be mapped at another address as well.
+    pub aliased: bool,
+    memory: Arc<Memory>,
+    offset: u64,
 }
 
 impl Region {
     /// Host address of the byte at guest physical address `gpa`, which must lie in the region.
     pub fn host(&self, gpa: u64) -> *mut u8 {
         debug_assert!(gpa >= self.start && gpa - self.start < self.size);
-        self.mapping
+        self.memory
             .as_ptr()
-            .wrapping_add((gpa - self.start) as usize)
+            .wrapping_add(self.offset_of(gpa) as usize)
+    }
+
+    /// The memory object behind the region.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Offset in the memory object of guest physical address `gpa`.
+    pub fn offset_of(&self, gpa: u64) -> u64 {
+        self.offset + (gpa - self.start)
     }
 
     /// Which holders have code translated from the page of `gpa`, a bit each.
     pub fn holders(&self, gpa: u64) -> &AtomicU64 {
-        self.holders.of((gpa - self.start) / PAGE_SIZE)
+        self.memory.holders(self.offset_of(gpa))
     }
 
     /// Which holders may write to the page of `gpa` without asking, a bit each.
     pub fn writers(&self, gpa: u64) -> &AtomicU64 {
-        self.writers.of((gpa - self.start) / PAGE_SIZE)
-    }
-}
-
-/// A word of bits for each page of a region, committed lazily.
-#[derive(Debug)]
-struct PageBits(Mapping);
-
-impl PageBits {
-    fn new(pages: u64) -> io::Result<Self> {
-        Ok(Self(Mapping::new(pages as usize * size_of::<AtomicU64>())?))
+        self.memory.writers(self.offset_of(gpa))
     }
 
-    fn of(&self, page: u64) -> &AtomicU64 {
-        let offset = page as usize * size_of::<AtomicU64>();
-        assert!(offset < self.0.size());
-        // SAFETY: the word lies in the mapping, is aligned, and is only ever accessed atomically.
-        unsafe { &*self.0.as_ptr().add(offset).cast::<AtomicU64>() }
+    /// Where the page of `gpa` is to be marked when it is written to: a word and a bit in it.
+    pub fn dirty(&self, gpa: u64) -> Option<(&AtomicU64, u64)> {
+        self.log_dirty
+            .then(|| self.memory.dirty(self.offset_of(gpa)))
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.size
+    }
+
+    /// Guest physical range of the part of `[from, to)`, offsets in `memory`, that is seen here.
+    fn range_of(&self, memory: &Arc<Memory>, from: u64, to: u64) -> Option<(u64, u64)> {
+        if !Arc::ptr_eq(&self.memory, memory) {
+            return None;
+        }
+        let (from, to) = (from.max(self.offset), to.min(self.offset + self.size));
+        let at = |offset: u64| self.start + (offset - self.offset);
+        (from < to).then(|| (at(from), at(to)))
+    }
+
+    /// The part of the region in `[start, end)`.
+    fn part(&self, start: u64, end: u64) -> Option<Self> {
+        let (start, end) = (start.max(self.start), end.min(self.end()));
+        (start < end).then(|| Self {
+            start,
+            size: end - start,
+            offset: self.offset_of(start),
+            ..self.clone()
+        })
     }
 }
 
@@ -98,6 +152,24 @@ pub enum MemoryError {
     /// The range overlaps one that is mapped already, or wraps around.
     #[error("guest memory at {start:#x} of {size:#x} bytes overlaps memory that is mapped already")]
     Overlap {
+        /// First guest physical address.
+        start: u64,
+        /// Size in bytes.
+        size: u64,
+    },
+    /// A range reaches beyond the end of its memory object.
+    #[error("{size:#x} bytes at offset {offset:#x} do not lie in a memory object of {object:#x}")]
+    Outside {
+        /// Offset in the object.
+        offset: u64,
+        /// Size in bytes.
+        size: u64,
+        /// Size of the object.
+        object: u64,
+    },
+    /// The pages of some part of the range are not logged.
+    #[error("no log is kept of the pages at {start:#x} of {size:#x} bytes")]
+    NotLogged {
         /// First guest physical address.
         start: u64,
         /// Size in bytes.
@@ -124,19 +196,115 @@ pub enum MemoryError {
     },
 }
 
-/// Guest physical memory of one machine, shared by its processors and devices.
-#[derive(Debug, Default)]
-pub struct GuestMemory {
+/// What the memory objects of a machine need to know of it.
+#[derive(Debug)]
+pub(crate) struct Shared {
     regions: RwLock<Arc<Vec<Arc<Region>>>>,
-    generation: AtomicU64,
     holders: RwLock<Vec<Weak<dyn CodeHolder>>>,
+}
+
+impl Shared {
+    fn regions(&self) -> Arc<Vec<Arc<Region>>> {
+        let regions = self.regions.read().unwrap_or_else(|e| e.into_inner());
+        regions.clone()
+    }
+
+    fn holder(&self, bit: u32) -> Option<Arc<dyn CodeHolder>> {
+        let holders = self.holders.read().unwrap_or_else(|e| e.into_inner());
+        holders.get(bit as usize)?.upgrade()
+    }
+
+    /// Tells the holders in `bits` that `[from, to)` of `memory`, within a page, was written to,
+    /// at each address where it is seen.
+    pub(crate) fn tell_object(&self, memory: &Arc<Memory>, bits: u64, from: u64, to: u64) {
+        for region in self.regions().iter() {
+            if let Some((start, end)) = region.range_of(memory, from, to) {
+                self.tell(bits, start, end);
+            }
+        }
+    }
+
+    fn tell(&self, mut bits: u64, start: u64, end: u64) {
+        while bits != 0 {
+            if let Some(holder) = self.holder(bits.trailing_zeros()) {
+                holder.code_written(start, end);
+            }
+            bits &= bits - 1;
+        }
+    }
+
+    /// Has all holders ask before they write to a range of host addresses.
+    pub(crate) fn withdraw_range(&self, start: u64, end: u64) {
+        self.settle(|holder| holder.withdraw_range(start, end));
+    }
+
+    /// Asks all holders for something and waits until it is done. A holder that does not run, or
+    /// whose thread this is, is not waited for.
+    fn settle(&self, ask: impl Fn(&dyn CodeHolder) -> u64) {
+        let holders = self.holders.read().unwrap_or_else(|e| e.into_inner());
+        let asked: Vec<_> = holders
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|holder| (ask(&*holder), holder))
+            .collect();
+        drop(holders);
+        for (ticket, holder) in asked {
+            let mut rounds = 0u32;
+            while !holder.has_settled(ticket) {
+                rounds += 1;
+                match rounds {
+                    ..100 => std::hint::spin_loop(),
+                    100..120 => std::thread::yield_now(),
+                    _ => std::thread::sleep(Duration::from_micros(20)),
+                }
+            }
+        }
+    }
+}
+
+/// What has changed in a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// Other memory, or none, at these addresses `[start, end)`.
+    Ranges(Vec<(u64, u64)>),
+    /// More than is remembered.
+    Everything,
+}
+
+/// Guest physical memory of one machine, shared by its processors and devices.
+///
+/// The map may change while processors run. Whoever changes it returns when no processor accesses
+/// memory by the old map any more: each looks at the next branch or exit, so the wait is short. A
+/// device may change it while its processor waits for the answer to an exit.
+#[derive(Debug)]
+pub struct GuestMemory {
+    shared: Arc<Shared>,
+    generation: AtomicU64,
+    /// Ranges of the latest changes, with the generation that each led to.
+    changes: Mutex<Vec<(u64, u64, u64)>>,
+    address_mask: AtomicU64,
     split: Mutex<()>,
 }
 
+impl Default for GuestMemory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl GuestMemory {
-    /// An empty map.
+    /// An empty map, A20 enabled.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            shared: Arc::new(Shared {
+                regions: RwLock::default(),
+                holders: RwLock::default(),
+            }),
+            generation: AtomicU64::new(0),
+            changes: Mutex::default(),
+            address_mask: AtomicU64::new(u64::MAX),
+            split: Mutex::default(),
+        }
     }
 
     /// Adds `size` bytes of zeroed memory at `start`.
@@ -144,51 +312,182 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::Unaligned`], [`MemoryError::Overlap`] or [`MemoryError::Host`].
     pub fn map(&self, start: u64, size: u64, kind: RegionKind) -> Result<(), MemoryError> {
-        if size == 0 || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
-            return Err(MemoryError::Unaligned { start, size });
-        }
-        let end = start
-            .checked_add(size)
-            .ok_or(MemoryError::Overlap { start, size })?;
-        let mut regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
-        if regions
-            .iter()
-            .any(|r| start < r.start + r.size && r.start < end)
-        {
+        check_range(start, size)?;
+        if overlaps(&self.regions(), start, start + size) {
             return Err(MemoryError::Overlap { start, size });
         }
-        let host = |source| MemoryError::Host { size, source };
-        let bytes =
-            usize::try_from(size).map_err(|_| host(io::Error::from(io::ErrorKind::OutOfMemory)))?;
-        let mapping = Mapping::huge(bytes).map_err(host)?;
-        let bits = || PageBits::new(size / PAGE_SIZE).map_err(host);
-        let (holders, writers) = (bits()?, bits()?);
-        let mut next = Vec::clone(&regions);
-        next.push(Arc::new(Region {
+        let memory = Memory::new(size)?;
+        let options = MapOptions {
+            readonly: kind == RegionKind::Rom,
+            ..MapOptions::default()
+        };
+        self.map_object(start, &memory, 0, size, options)
+    }
+
+    /// Shows `size` bytes from `offset` of `memory` at `start`.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unaligned`], [`MemoryError::Outside`] when the object is smaller, or
+    /// [`MemoryError::Overlap`].
+    pub fn map_object(
+        &self,
+        start: u64,
+        memory: &Arc<Memory>,
+        offset: u64,
+        size: u64,
+        options: MapOptions,
+    ) -> Result<(), MemoryError> {
+        let end = check_range(start, size)?;
+        memory.check(offset, size)?;
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(MemoryError::Unaligned {
+                start: offset,
+                size,
+            });
+        }
+        memory.add_user(&self.shared);
+        let region = Region {
             start,
             size,
-            kind,
-            mapping,
-            holders,
-            writers,
-        }));
+            kind: if options.readonly {
+                RegionKind::Rom
+            } else {
+                RegionKind::Ram
+            },
+            log_dirty: options.log_dirty,
+            aliased: false,
+            memory: Arc::clone(memory),
+            offset,
+        };
+        self.change(start, end, |regions| {
+            if overlaps(regions, start, end) {
+                if !options.replace {
+                    return Err(MemoryError::Overlap { start, size });
+                }
+                cut(regions, start, end);
+            }
+            regions.push(Arc::new(region));
+            Ok(())
+        })
+    }
+
+    /// Takes away the memory in `size` bytes at `start`, all of it or parts of larger regions;
+    /// memory objects keep their contents.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unaligned`], or [`MemoryError::Unmapped`] when there is none in the range.
+    pub fn unmap(&self, start: u64, size: u64) -> Result<(), MemoryError> {
+        let end = check_range(start, size)?;
+        self.change(start, end, |regions| {
+            if !overlaps(regions, start, end) {
+                return Err(MemoryError::Unmapped { start, size });
+            }
+            cut(regions, start, end);
+            Ok(())
+        })
+    }
+
+    /// Makes a new map by `edit` and has all holders follow.
+    fn change(
+        &self,
+        start: u64,
+        end: u64,
+        edit: impl FnOnce(&mut Vec<Arc<Region>>) -> Result<(), MemoryError>,
+    ) -> Result<(), MemoryError> {
+        let mut current = self
+            .shared
+            .regions
+            .write()
+            .unwrap_or_else(|e| e.into_inner());
+        let mut next = Vec::clone(&current);
+        edit(&mut next)?;
         next.sort_by_key(|r| r.start);
-        *regions = Arc::new(next);
-        self.generation.fetch_add(1, Ordering::Release);
+        mark_aliases(&mut next);
+        let mut changes = self.changes.lock().unwrap_or_else(|e| e.into_inner());
+        *current = Arc::new(next);
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        changes.push((generation, start, end));
+        if changes.len() > MAX_CHANGES {
+            changes.remove(0);
+        }
+        drop((current, changes));
+        self.shared.settle(|holder| holder.map_changed());
         Ok(())
+    }
+
+    /// The regions, in order of address, and the generation of the map that they are.
+    pub fn snapshot(&self) -> (Arc<Vec<Arc<Region>>>, u64) {
+        let regions = self.shared.regions.read();
+        let regions = regions.unwrap_or_else(|e| e.into_inner());
+        (Arc::clone(&regions), self.generation())
+    }
+
+    /// What has changed from one generation of the map to another.
+    pub fn changes(&self, from: u64, to: u64) -> Changes {
+        let changes = self.changes.lock().unwrap_or_else(|e| e.into_inner());
+        let news = changes.iter().filter(|c| c.0 > from && c.0 <= to);
+        let ranges: Vec<_> = news.map(|&(_, start, end)| (start, end)).collect();
+        if ranges.len() as u64 == to - from {
+            Changes::Ranges(ranges)
+        } else {
+            Changes::Everything
+        }
+    }
+
+    /// Enables or disables address line A20 of the processors: while it is disabled, bit 20 of
+    /// every physical address they use is 0. Devices are not concerned.
+    pub fn set_a20(&self, enabled: bool) {
+        let mask = if enabled { u64::MAX } else { !A20 };
+        if self.address_mask.swap(mask, Ordering::SeqCst) != mask {
+            self.shared.settle(|holder| holder.map_changed());
+        }
+    }
+
+    /// What the processors' physical addresses are masked with: A20.
+    pub fn address_mask(&self) -> u64 {
+        self.address_mask.load(Ordering::SeqCst)
+    }
+
+    /// As [`Memory::take_dirty`] for `size` bytes at guest physical address `start`
+    /// (KVM_GET_DIRTY_LOG).
+    ///
+    /// # Errors
+    /// [`MemoryError::Unaligned`], or [`MemoryError::NotLogged`] when a part of the range is no
+    /// memory whose pages are logged.
+    pub fn take_dirty(&self, start: u64, size: u64) -> Result<Vec<u8>, MemoryError> {
+        let end = check_range(start, size)?;
+        let not_logged = || MemoryError::NotLogged { start, size };
+        let regions = self.regions();
+        let mut parts = Vec::new();
+        let mut at = start;
+        while at < end {
+            let region = find(&regions, at).filter(|r| r.log_dirty);
+            let region = region.ok_or_else(not_logged)?;
+            parts.push((region, at, region.end().min(end)));
+            at = region.end();
+        }
+        let mut bitmap = vec![0; (size / PAGE_SIZE).div_ceil(8) as usize];
+        for (region, from, to) in parts {
+            let part = region
+                .memory
+                .take_dirty(region.offset_of(from), to - from)?;
+            let first = ((from - start) / PAGE_SIZE) as usize;
+            for page in 0..((to - from) / PAGE_SIZE) as usize {
+                let bit = part[page / 8] >> (page % 8) & 1;
+                bitmap[(first + page) / 8] |= bit << ((first + page) % 8);
+            }
+        }
+        Ok(bitmap)
     }
 
     /// The regions, in order of address.
     pub fn regions(&self) -> Arc<Vec<Arc<Region>>> {
-        self.regions
-            .read()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.shared.regions()
     }
 
     /// A number that changes whenever the map changes.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// The region that holds `gpa`.
@@ -241,6 +540,38 @@ impl GuestMemory {
         })
     }
 
+    /// Reads as a bus master does: bytes without memory are FFh.
+    pub fn dma_read(&self, gpa: u64, out: &mut [u8]) {
+        out.fill(0xff);
+        self.dma(gpa, out.len(), |region, at, done, count| {
+            // SAFETY: `count` bytes at `at` lie in the region, `out` has as many from `done` on.
+            unsafe { copy_nonoverlapping(region.host(at), out[done..].as_mut_ptr(), count) };
+        });
+    }
+
+    /// Writes as a bus master does: bytes that have no RAM are dropped.
+    pub fn dma_write(&self, gpa: u64, data: &[u8]) {
+        self.dma(gpa, data.len(), |region, at, done, count| {
+            if region.kind == RegionKind::Ram {
+                // SAFETY: as in `dma_read`.
+                unsafe { copy_nonoverlapping(data[done..].as_ptr(), region.host(at), count) };
+                self.note_write(region, at, count as u64);
+            }
+        });
+    }
+
+    /// Calls `each(region, address, offset, count)` for the parts of a range that have memory.
+    fn dma(&self, gpa: u64, size: usize, mut each: impl FnMut(&Region, u64, usize, usize)) {
+        let regions = self.regions();
+        let end = gpa.saturating_add(size as u64);
+        for region in regions.iter() {
+            let (from, to) = (gpa.max(region.start), end.min(region.end()));
+            if from < to {
+                each(region, from, (from - gpa) as usize, (to - from) as usize);
+            }
+        }
+    }
+
     fn write_with(
         &self,
         gpa: u64,
@@ -267,11 +598,11 @@ impl GuestMemory {
         let mut page = start & !(PAGE_SIZE - 1);
         while page < start + size {
             let end = (start + size).min(page + PAGE_SIZE);
-            self.tell(
-                region.holders(page).load(Ordering::SeqCst),
-                start.max(page),
-                end,
-            );
+            if let Some((word, bit)) = region.dirty(page) {
+                word.fetch_or(bit, Ordering::SeqCst);
+            }
+            let holders = region.holders(page).load(Ordering::SeqCst);
+            self.tell(region, holders, start.max(page), end);
             page += PAGE_SIZE;
         }
     }
@@ -287,7 +618,11 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::TooManyHolders`].
     pub fn add_holder(&self, holder: Weak<dyn CodeHolder>) -> Result<u32, MemoryError> {
-        let mut holders = self.holders.write().unwrap_or_else(|e| e.into_inner());
+        let mut holders = self
+            .shared
+            .holders
+            .write()
+            .unwrap_or_else(|e| e.into_inner());
         if holders.len() == MAX_HOLDERS {
             return Err(MemoryError::TooManyHolders);
         }
@@ -297,17 +632,83 @@ impl GuestMemory {
 
     /// The holder with a bit number, if it still exists.
     pub fn holder(&self, bit: u32) -> Option<Arc<dyn CodeHolder>> {
-        let holders = self.holders.read().unwrap_or_else(|e| e.into_inner());
-        holders.get(bit as usize)?.upgrade()
+        self.shared.holder(bit)
     }
 
-    /// Tells the holders in `bits` that `[start, end)`, within a page, was written to.
-    pub fn tell(&self, mut bits: u64, start: u64, end: u64) {
-        while bits != 0 {
-            if let Some(holder) = self.holder(bits.trailing_zeros()) {
-                holder.code_written(start, end);
-            }
-            bits &= bits - 1;
+    /// Tells the holders in `bits` that `[start, end)`, within a page of `region`, was written to.
+    pub fn tell(&self, region: &Region, bits: u64, start: u64, end: u64) {
+        if bits == 0 {
+            return;
+        }
+        if region.aliased {
+            let (from, to) = (
+                region.offset_of(start),
+                region.offset_of(start) + (end - start),
+            );
+            self.shared.tell_object(&region.memory, bits, from, to);
+        } else {
+            self.shared.tell(bits, start, end);
+        }
+    }
+
+    /// All guest physical addresses at which the byte at `gpa` of `region` is seen.
+    pub fn aliases(&self, region: &Region, gpa: u64) -> Vec<u64> {
+        if !region.aliased {
+            return vec![gpa];
+        }
+        let offset = region.offset_of(gpa);
+        let seen = |r: &Arc<Region>| r.range_of(&region.memory, offset, offset + 1);
+        self.regions()
+            .iter()
+            .filter_map(seen)
+            .map(|r| r.0)
+            .collect()
+    }
+}
+
+/// The end of a range of whole pages.
+fn check_range(start: u64, size: u64) -> Result<u64, MemoryError> {
+    if size == 0 || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
+        return Err(MemoryError::Unaligned { start, size });
+    }
+    start
+        .checked_add(size)
+        .ok_or(MemoryError::Overlap { start, size })
+}
+
+fn overlaps(regions: &[Arc<Region>], start: u64, end: u64) -> bool {
+    regions.iter().any(|r| start < r.end() && r.start < end)
+}
+
+/// Removes `[start, end)` from the regions.
+fn cut(regions: &mut Vec<Arc<Region>>, start: u64, end: u64) {
+    let old = std::mem::take(regions);
+    for region in old {
+        if region.end() <= start || end <= region.start {
+            regions.push(region);
+            continue;
+        }
+        let sides = [region.part(0, start), region.part(end, u64::MAX)];
+        regions.extend(sides.into_iter().flatten().map(Arc::new));
+    }
+}
+
+/// Finds out which regions share their memory with others.
+fn mark_aliases(regions: &mut [Arc<Region>]) {
+    let shares = |a: &Region, b: &Region| {
+        let end = a.offset + a.size;
+        a.start != b.start && b.range_of(&a.memory, a.offset, end).is_some()
+    };
+    let aliased: Vec<_> = regions
+        .iter()
+        .map(|a| regions.iter().any(|b| shares(a, b)))
+        .collect();
+    for (region, aliased) in regions.iter_mut().zip(aliased) {
+        if region.aliased != aliased {
+            *region = Arc::new(Region {
+                aliased,
+                ..Region::clone(region)
+            });
         }
     }
 }
@@ -333,106 +734,4 @@ fn check(regions: &[Arc<Region>], gpa: u64, size: usize) -> Result<(), MemoryErr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn two_regions() -> GuestMemory {
-        let memory = GuestMemory::new();
-        memory.map(0, 0x2000, RegionKind::Ram).unwrap();
-        memory.map(0x2000, 0x1000, RegionKind::Rom).unwrap();
-        memory.map(0x10000, 0x1000, RegionKind::Ram).unwrap();
-        memory
-    }
-
-    #[test]
-    fn a_copy_may_cross_adjacent_regions() {
-        let memory = two_regions();
-        memory.write(0x1ffe, &[1, 2, 3, 4]).unwrap();
-        let mut out = [0; 4];
-        memory.read(0x1ffe, &mut out).unwrap();
-        assert_eq!(out, [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn a_copy_that_leaves_memory_changes_nothing() {
-        let memory = two_regions();
-        assert!(matches!(
-            memory.write(0x2ffe, &[9; 4]),
-            Err(MemoryError::Unmapped { .. })
-        ));
-        let mut out = [7; 2];
-        memory.read(0x2ffe, &mut out).unwrap();
-        assert_eq!(out, [0; 2]);
-        assert!(memory.read(u64::MAX - 1, &mut [0; 4]).is_err());
-    }
-
-    #[test]
-    fn overlapping_and_unaligned_regions_are_refused() {
-        let memory = two_regions();
-        let map = |start, size| memory.map(start, size, RegionKind::Ram);
-        assert!(matches!(
-            map(0x2000, 0x1000),
-            Err(MemoryError::Overlap { .. })
-        ));
-        assert!(matches!(
-            map(0xf000, 0x2000),
-            Err(MemoryError::Overlap { .. })
-        ));
-        assert!(matches!(
-            map(0x20001, 0x1000),
-            Err(MemoryError::Unaligned { .. })
-        ));
-        assert!(matches!(
-            map(0x20000, 0),
-            Err(MemoryError::Unaligned { .. })
-        ));
-        assert!(matches!(
-            map(!0xfff, 0x2000),
-            Err(MemoryError::Overlap { .. })
-        ));
-    }
-
-    #[derive(Debug, Default)]
-    struct Notes(std::sync::Mutex<Vec<(u64, u64)>>);
-
-    impl CodeHolder for Notes {
-        fn code_written(&self, start: u64, end: u64) {
-            self.0.lock().unwrap().push((start, end));
-        }
-        fn withdraw_write(&self, _: u64) {}
-        fn may_write(&self) -> bool {
-            false
-        }
-    }
-
-    #[test]
-    fn holders_of_code_hear_of_writes_to_their_pages() {
-        let memory = two_regions();
-        let notes = [Arc::new(Notes::default()), Arc::new(Notes::default())];
-        let weak = |i: usize| Arc::downgrade(&notes[i]) as Weak<dyn CodeHolder>;
-        assert_eq!(memory.add_holder(weak(0)).unwrap(), 0);
-        assert_eq!(memory.add_holder(weak(1)).unwrap(), 1);
-        memory.write(0x1000, &[1]).unwrap();
-        memory
-            .region(0x1000)
-            .unwrap()
-            .holders(0x1000)
-            .store(0b10, Ordering::SeqCst);
-        memory.write(0xffe, &[1; 8]).unwrap();
-        assert!(notes[0].0.lock().unwrap().is_empty());
-        assert_eq!(*notes[1].0.lock().unwrap(), [(0x1000, 0x1006)]);
-    }
-
-    #[test]
-    fn a_machine_has_a_limited_number_of_holders() {
-        let memory = two_regions();
-        let notes = Arc::new(Notes::default());
-        for _ in 0..MAX_HOLDERS {
-            memory
-                .add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>)
-                .unwrap();
-        }
-        let one_more = memory.add_holder(Arc::downgrade(&notes) as Weak<dyn CodeHolder>);
-        assert!(matches!(one_more, Err(MemoryError::TooManyHolders)));
-    }
-}
+mod tests;

@@ -66,6 +66,8 @@ impl Failure {
             Self::Memory(MemoryError::Unaligned { .. }) => "unaligned",
             Self::Memory(MemoryError::Overlap { .. }) => "overlap",
             Self::Memory(MemoryError::Unmapped { .. }) => "unmapped",
+            Self::Memory(MemoryError::Outside { .. }) => "bad_argument",
+            Self::Memory(MemoryError::NotLogged { .. }) => "not_logged",
             Self::Memory(MemoryError::TooManyHolders) => "bad_argument",
             Self::Memory(MemoryError::Host { .. }) => "out_of_memory",
             Self::UnknownEngine(_) => "unknown_engine",

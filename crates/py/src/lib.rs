@@ -7,6 +7,7 @@ mod error;
 mod exit;
 mod funnel;
 mod machine;
+mod memory;
 mod registers;
 mod vcpu;
 
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     error::register(module)?;
     exit::register(module)?;
     module.add_class::<machine::Machine>()?;
+    module.add_class::<memory::Memory>()?;
     module.add_class::<vcpu::Vcpu>()?;
     module.add_function(wrap_pyfunction!(host_tsc_hz, module)?)
 }

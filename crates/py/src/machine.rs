@@ -9,10 +9,11 @@ use ringfence_bt::BtVcpu;
 use ringfence_bt::interp::system::cpuid::{CpuSpec, CpuidModel};
 use ringfence_chips::{MAX_VCPUS, Platform};
 use ringfence_engine::{Clock, LocalDevices};
-use ringfence_memory::{GuestMemory, MemoryError, RegionKind};
+use ringfence_memory::{GuestMemory, MapOptions, MemoryError, RegionKind};
 
 use crate::error::Failure;
 use crate::funnel::detached;
+use crate::memory::Memory;
 use crate::vcpu::Vcpu;
 
 /// Global system interrupts that are wired to something.
@@ -82,6 +83,86 @@ impl Machine {
             RegionKind::Ram
         };
         detached(py, || Ok(self.memory.map(address, size, kind)?))
+    }
+
+    /// Shows a memory object, or a part of it, at a guest physical address.
+    #[pyo3(signature = (address, memory, *, offset = 0, size = None, readonly = false,
+        log_dirty = false, replace = false))]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a mapping has this many properties, all named"
+    )]
+    fn map(
+        &self,
+        py: Python<'_>,
+        address: u64,
+        memory: &Bound<'_, Memory>,
+        offset: u64,
+        size: Option<u64>,
+        readonly: bool,
+        log_dirty: bool,
+        replace: bool,
+    ) -> PyResult<()> {
+        let memory = memory.get().inner();
+        let options = MapOptions {
+            readonly,
+            log_dirty,
+            replace,
+        };
+        let size = size.unwrap_or_else(|| memory.size().saturating_sub(offset));
+        detached(py, || {
+            Ok(self
+                .memory
+                .map_object(address, &memory, offset, size, options)?)
+        })
+    }
+
+    /// Takes memory away; objects keep their contents.
+    fn unmap(&self, py: Python<'_>, address: u64, size: u64) -> PyResult<()> {
+        detached(py, || Ok(self.memory.unmap(address, size)?))
+    }
+
+    /// Bitmap of the pages written to since the last call, where the mapping has a log.
+    fn dirty_pages<'py>(
+        &self,
+        py: Python<'py>,
+        address: u64,
+        size: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let bitmap = detached(py, || Ok(self.memory.take_dirty(address, size)?))?;
+        Ok(PyBytes::new(py, &bitmap))
+    }
+
+    /// Enables or disables address line A20 of the processors.
+    fn a20(&self, py: Python<'_>, enabled: bool) -> PyResult<()> {
+        detached(py, || {
+            self.memory.set_a20(enabled);
+            Ok(())
+        })
+    }
+
+    /// Reads as a bus master does: FFh where there is no memory.
+    fn dma_read<'py>(
+        &self,
+        py: Python<'py>,
+        address: u64,
+        size: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, size, |out| {
+            detached(py, || {
+                self.memory.dma_read(address, out);
+                Ok(())
+            })
+        })
+    }
+
+    /// Writes as a bus master does: dropped where there is no RAM.
+    fn dma_write(&self, py: Python<'_>, address: u64, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = PyBuffer::<u8>::get(data)?.to_vec(py)?;
+        detached(py, || {
+            self.memory.dma_write(address, &bytes);
+            Ok(())
+        })
     }
 
     /// Copies guest memory; raises :class:`CoreError` where there is none.

@@ -4,6 +4,7 @@ from ringfence.engines.contract import (
     Capabilities,
     Engine,
     EngineMachine,
+    EngineMemory,
     EngineVcpu,
     ExitKinds,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "Capabilities",
     "Engine",
     "EngineMachine",
+    "EngineMemory",
     "EngineVcpu",
     "ExitKinds",
     "pick",

@@ -1,7 +1,7 @@
 """The binary translator, from the compiled extension."""
 
 from ringfence import _core
-from ringfence.engines.contract import EngineMachine, ExitKinds
+from ringfence.engines.contract import EngineMachine, EngineMemory, ExitKinds
 from ringfence.errors import ConfigError, EngineError
 
 __all__ = ["BtEngine"]
@@ -23,6 +23,17 @@ class BtEngine:
         debug=_core.Debug,
         interrupted=_core.Interrupted,
     )
+
+    def create_memory(self, size: int) -> EngineMemory:
+        """Makes memory of whole pages, zeroed, to be mapped.
+
+        Raises:
+            EngineError: the host refuses.
+        """
+        try:
+            return _core.Memory(size)
+        except _core.CoreError as error:
+            raise EngineError(f"{size} bytes of guest memory can't be had: {error}") from error
 
     def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
         """Makes a machine without memory, its processors of the model ``cpu``.

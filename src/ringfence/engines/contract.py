@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Capabilities", "Engine", "EngineMachine", "EngineVcpu", "ExitKinds"]
+__all__ = ["Capabilities", "Engine", "EngineMachine", "EngineMemory", "EngineVcpu", "ExitKinds"]
 
 
 class ExitKinds(NamedTuple):
@@ -69,11 +69,56 @@ class EngineVcpu(Protocol):
         """Disassembly around the last instruction, newest last."""
 
 
+class EngineMemory(Protocol):
+    """Host memory that is mapped into machines at no, one or several addresses."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def view(self) -> memoryview:
+        """A writable view without a copy; tell what is written by :meth:`written`."""
+
+    def written(self, offset: int = 0, size: int | None = None) -> None:
+        """Drops code translated from these bytes and marks their pages dirty."""
+
+    def dirty_pages(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Pages written to since the last call, a bit each from bit 0 of the first byte on."""
+
+
 class EngineMachine(Protocol):
     """Guest memory, interrupt hardware and processors of one virtual machine."""
 
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
         """Adds zeroed memory, committed lazily."""
+
+    def map(
+        self,
+        address: int,
+        memory: Any,
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        readonly: bool = False,
+        log_dirty: bool = False,
+        replace: bool = False,
+    ) -> None:
+        """Shows memory made by :meth:`Engine.create_memory`, also while processors run."""
+
+    def unmap(self, address: int, size: int) -> None:
+        """Takes memory away; accesses leave as exits from then on."""
+
+    def dirty_pages(self, address: int, size: int) -> bytes:
+        """Pages written to since the last call, in a range that is mapped with ``log_dirty``."""
+
+    def a20(self, enabled: bool) -> None:
+        """Address line A20 of the processors."""
+
+    def dma_read(self, address: int, size: int) -> bytes:
+        """Reads as a bus master does: FFh where there is no memory."""
+
+    def dma_write(self, address: int, data: Any) -> None:
+        """Writes as a bus master does: dropped where there is no RAM."""
 
     def read(self, address: int, size: int) -> bytes:
         """Copies out of guest memory."""
@@ -106,6 +151,13 @@ class Engine(Protocol):
     @property
     def error(self) -> type[Exception]:
         """What its methods raise."""
+
+    def create_memory(self, size: int) -> EngineMemory:
+        """Makes memory of whole pages, zeroed, to be mapped.
+
+        Raises:
+            EngineError: the host refuses.
+        """
 
     def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
         """Makes a machine without memory, its processors of the model ``cpu``.

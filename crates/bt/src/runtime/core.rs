@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 
 use iced_x86::Instruction;
 use ringfence_engine::{Clock, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
-use ringfence_memory::{CodeHolder, MemoryError};
+use ringfence_memory::{Changes, CodeHolder, MemoryError};
 use ringfence_x86::flags;
 
 use super::kick::Kicker;
-use super::mailbox::{Mailbox, Request};
+use super::mailbox::{Mailbox, Request, Running};
 use super::signals::Registration;
 use super::stubs::Stubs;
 use super::unconfirmed::Unconfirmed;
@@ -199,16 +199,11 @@ impl Core {
         let context = self.context();
         context.owner = std::ptr::from_mut(self) as u64;
         set_gs_base(context.this);
-        if self.world.phys.refresh() {
-            self.drop_everything();
-        }
         if let Some(exit) = self.answering.take() {
             self.world.complete(exit, completion);
         }
-        self.mailbox.set_running(true);
-        let result = self.run_until_exit();
-        self.mailbox.set_running(false);
-        result
+        let _running = Running::new(&self.mailbox);
+        self.run_until_exit()
     }
 
     fn run_until_exit(&mut self) -> Result<Exit, EngineError> {
@@ -463,6 +458,7 @@ impl Core {
     /// Does what other processors and devices asked for, and looks after code that they may have
     /// changed.
     fn answer_requests(&mut self) {
+        self.follow_map();
         if !self.unconfirmed.is_empty() {
             let mut changes = Vec::new();
             self.unconfirmed
@@ -471,8 +467,15 @@ impl Core {
                 self.invalidate(start, end);
             }
         }
-        for request in self.mailbox.take() {
+        let Some((requests, ticket)) = self.mailbox.take() else {
+            return;
+        };
+        for request in requests {
             match request {
+                Request::Map => self.follow_map(),
+                Request::WithdrawRange(start, end) => {
+                    self.world.tlb.protect_range(self.context(), start, end);
+                }
                 Request::Written(start, end) => self.invalidate(start, end),
                 Request::Withdraw(page) => {
                     let Some(place) = self.world.phys.place(page) else {
@@ -482,6 +485,30 @@ impl Core {
                     place.writers.fetch_and(!self.bit, Ordering::SeqCst);
                 }
             }
+        }
+        self.mailbox.settle(ticket);
+    }
+
+    /// Drops what was made by an older map of memory.
+    fn follow_map(&mut self) {
+        while let Some((changes, snapshot)) = self.world.phys.changes() {
+            // By the old map: its pages are told that there is no code of them any more.
+            match changes {
+                Changes::Ranges(ranges) => {
+                    for (start, end) in ranges {
+                        self.invalidate(start, end);
+                        self.unconfirmed.forget(start, end);
+                    }
+                    self.world.tlb.flush(self.context(), false);
+                }
+                Changes::Everything => self.drop_everything(),
+            }
+            self.world.phys.refresh(snapshot);
+        }
+        if self.world.phys.refresh_mask() {
+            self.world.tlb.flush(self.context(), false);
+            self.cache.flush(self.context(), false);
+            self.world.forget_fetch();
         }
     }
 
@@ -669,9 +696,14 @@ impl Core {
             self.statistics.code_writes += 1;
             self.invalidate(start, end);
             if let Some(place) = self.world.phys.place(start) {
+                let memory = self.world.phys.memory();
                 let others = place.holders.load(Ordering::SeqCst) & !self.bit;
-                if others != 0 {
-                    self.world.phys.memory().tell(others, start, end);
+                memory.tell(place.region, others, start, end);
+                if place.region.aliased {
+                    let aliases = memory.aliases(place.region, start);
+                    for alias in aliases.into_iter().filter(|&alias| alias != start) {
+                        self.invalidate(alias, alias + (end - start));
+                    }
                 }
             }
         }
@@ -689,6 +721,16 @@ impl Core {
     fn unprotect(&mut self) {
         while let Some(page) = self.cache.emptied.pop() {
             if let Some(place) = self.world.phys.place(page << 12) {
+                let memory = self.world.phys.memory();
+                let has_code = |&gpa: &u64| self.cache.has_code(gpa >> 12);
+                if place.region.aliased
+                    && memory
+                        .aliases(place.region, page << 12)
+                        .iter()
+                        .any(has_code)
+                {
+                    continue;
+                }
                 place.holders.fetch_and(!self.bit, Ordering::SeqCst);
             }
         }

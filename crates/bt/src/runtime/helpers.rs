@@ -78,6 +78,8 @@ fn translate(
     if write && (!place.ram || place.holders.load(Ordering::SeqCst) != 0) {
         return None;
     }
-    world.tlb.fill(context, class, linear, &translation, &place);
+    world
+        .tlb
+        .fill(context, class, linear, &translation, &place, write);
     Some(place.host as u64)
 }

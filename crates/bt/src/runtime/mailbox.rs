@@ -5,7 +5,7 @@
 //! store to the page tells those who hold code of it. A processor that is not running answers
 //! before it runs again, so no one waits for it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ringfence_engine::Kick as _;
@@ -20,6 +20,28 @@ pub enum Request {
     Written(u64, u64),
     /// Ask before writing to this page.
     Withdraw(u64),
+    /// Ask before writing to these host addresses.
+    WithdrawRange(u64, u64),
+    /// Follow the map of memory.
+    Map,
+}
+
+/// Marks a processor as running until it is dropped, by a panic as well.
+#[derive(Debug)]
+pub struct Running(Arc<Mailbox>);
+
+impl Running {
+    /// `mailbox`'s processor runs.
+    pub fn new(mailbox: &Arc<Mailbox>) -> Self {
+        mailbox.set_running(true);
+        Self(Arc::clone(mailbox))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set_running(false);
+    }
 }
 
 /// Requests to one processor.
@@ -29,6 +51,9 @@ pub struct Mailbox {
     requests: Mutex<Vec<Request>>,
     waiting: AtomicBool,
     running: AtomicBool,
+    /// Requests made so far, and those that have been dealt with.
+    posted: AtomicU64,
+    settled: AtomicU64,
 }
 
 impl Mailbox {
@@ -39,6 +64,8 @@ impl Mailbox {
             requests: Mutex::default(),
             waiting: AtomicBool::new(false),
             running: AtomicBool::new(false),
+            posted: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
         }
     }
 
@@ -48,37 +75,57 @@ impl Mailbox {
         self.running.store(running, Ordering::SeqCst);
     }
 
-    /// Takes the requests.
-    pub fn take(&self) -> Vec<Request> {
+    /// Takes the requests, and the ticket to hand to [`Mailbox::settle`] when they are dealt with.
+    pub fn take(&self) -> Option<(Vec<Request>, u64)> {
         if !self.waiting.load(Ordering::SeqCst) {
-            return Vec::new();
+            return None;
         }
         let mut requests = self.requests.lock().unwrap_or_else(|e| e.into_inner());
         self.waiting.store(false, Ordering::SeqCst);
-        std::mem::take(&mut requests)
+        let ticket = self.posted.load(Ordering::SeqCst);
+        Some((std::mem::take(&mut requests), ticket))
     }
 
-    fn post(&self, request: Request) {
+    /// The requests taken with `ticket` have been dealt with.
+    pub fn settle(&self, ticket: u64) {
+        self.settled.store(ticket, Ordering::SeqCst);
+    }
+
+    fn post(&self, request: Request) -> u64 {
         let mut requests = self.requests.lock().unwrap_or_else(|e| e.into_inner());
         if requests.last() != Some(&request) {
             requests.push(request);
         }
+        let ticket = self.posted.fetch_add(1, Ordering::SeqCst) + 1;
         self.waiting.store(true, Ordering::SeqCst);
         drop(requests);
         self.kicker.notify();
+        ticket
     }
 }
 
 impl CodeHolder for Mailbox {
     fn code_written(&self, start: u64, end: u64) {
-        self.post(Request::Written(start, end));
+        let _ = self.post(Request::Written(start, end));
     }
 
     fn withdraw_write(&self, page: u64) {
-        self.post(Request::Withdraw(page));
+        let _ = self.post(Request::Withdraw(page));
     }
 
     fn may_write(&self) -> bool {
         self.running.load(Ordering::SeqCst)
+    }
+
+    fn map_changed(&self) -> u64 {
+        self.post(Request::Map)
+    }
+
+    fn withdraw_range(&self, start: u64, end: u64) -> u64 {
+        self.post(Request::WithdrawRange(start, end))
+    }
+
+    fn has_settled(&self, ticket: u64) -> bool {
+        !self.running.load(Ordering::SeqCst) || self.settled.load(Ordering::SeqCst) >= ticket
     }
 }

@@ -36,6 +36,11 @@ impl Unconfirmed {
         self.0.clear();
     }
 
+    /// Forgets the pages in `[start, end)`: other memory is there now.
+    pub fn forget(&mut self, start: u64, end: u64) {
+        self.0.retain(|page| page.gpa < start || end <= page.gpa);
+    }
+
     /// Has the processors in `others` withdraw from the page at `gpa`, and remembers what it holds
     /// now if one of them may still write.
     pub fn add(&mut self, phys: &Phys, gpa: u64, others: u64) {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use ringfence_memory::{GuestMemory, Region, RegionKind};
+use ringfence_memory::{Changes, GuestMemory, Region, RegionKind};
+
+/// The regions of guest memory, and the generation of the map that they are.
+pub type Snapshot = (Arc<Vec<Arc<Region>>>, u64);
 
 /// Where a guest physical address leads.
 #[derive(Debug)]
@@ -12,10 +15,31 @@ pub struct Place<'a> {
     pub host: *mut u8,
     /// Writes are allowed.
     pub ram: bool,
+    /// The region of guest memory.
+    pub region: &'a Region,
     /// Processors with code translated from the page.
     pub holders: &'a AtomicU64,
     /// Processors that may write to the page without asking.
     pub writers: &'a AtomicU64,
+    /// Where stores to the page are logged: a word and a bit in it.
+    pub dirty: Option<(&'a AtomicU64, u64)>,
+}
+
+impl Place<'_> {
+    /// The page is about to be written to: logs it.
+    pub fn mark_dirty(&self) {
+        if let Some((word, bit)) = self.dirty
+            && word.load(Ordering::Relaxed) & bit == 0
+        {
+            word.fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+
+    /// A store to the page would have to be logged.
+    pub fn is_clean(&self) -> bool {
+        self.dirty
+            .is_some_and(|(word, bit)| word.load(Ordering::SeqCst) & bit == 0)
+    }
 }
 
 /// The regions of guest memory, refreshed when the map changes.
@@ -24,27 +48,44 @@ pub struct Phys {
     memory: Arc<GuestMemory>,
     regions: Arc<Vec<Arc<Region>>>,
     generation: u64,
+    mask: u64,
 }
 
 impl Phys {
     /// A snapshot of `memory`.
     pub fn new(memory: Arc<GuestMemory>) -> Self {
+        let (regions, generation) = memory.snapshot();
         Self {
-            generation: memory.generation(),
-            regions: memory.regions(),
+            generation,
+            regions,
+            mask: memory.address_mask(),
             memory,
         }
     }
 
-    /// Takes a new snapshot if the map changed; returns whether it did.
-    pub fn refresh(&mut self) -> bool {
-        let generation = self.memory.generation();
-        if generation == self.generation {
-            return false;
+    /// What has changed since the snapshot, and a new one; `None` if nothing has.
+    pub fn changes(&self) -> Option<(Changes, Snapshot)> {
+        if self.memory.generation() == self.generation {
+            return None;
         }
-        self.generation = generation;
-        self.regions = self.memory.regions();
-        true
+        let snapshot = self.memory.snapshot();
+        Some((self.memory.changes(self.generation, snapshot.1), snapshot))
+    }
+
+    /// Takes a new snapshot.
+    pub fn refresh(&mut self, snapshot: Snapshot) {
+        (self.regions, self.generation) = snapshot;
+    }
+
+    /// Follows A20; returns whether it changed.
+    pub fn refresh_mask(&mut self) -> bool {
+        let mask = self.memory.address_mask();
+        std::mem::replace(&mut self.mask, mask) != mask
+    }
+
+    /// What physical addresses of the processor are masked with: A20.
+    pub fn mask(&self) -> u64 {
+        self.mask
     }
 
     /// The memory behind the snapshot.
@@ -54,13 +95,16 @@ impl Phys {
 
     /// The place of guest physical address `gpa`, if memory is there.
     pub fn place(&self, gpa: u64) -> Option<Place<'_>> {
-        let region = self
-            .regions
-            .iter()
-            .find(|r| gpa.wrapping_sub(r.start) < r.size)?;
+        let next = self.regions.partition_point(|r| r.start <= gpa);
+        let region = &**self.regions.get(next.checked_sub(1)?)?;
+        if gpa - region.start >= region.size {
+            return None;
+        }
         Some(Place {
             host: region.host(gpa),
             ram: region.kind == RegionKind::Ram,
+            region,
+            dirty: region.dirty(gpa),
             holders: region.holders(gpa),
             writers: region.writers(gpa),
         })
@@ -69,7 +113,7 @@ impl Phys {
     /// Reads an aligned paging-structure entry of 8 or 4 bytes; no memory reads as all ones, as a
     /// bus does.
     pub fn read_entry(&self, gpa: u64, wide: bool) -> u64 {
-        let Some(place) = self.place(gpa) else {
+        let Some(place) = self.place(gpa & self.mask) else {
             return u64::MAX;
         };
         // SAFETY: entries are aligned, so they lie within the page at `host`; other processors
@@ -85,9 +129,10 @@ impl Phys {
 
     /// Sets bits in an entry, unless it changed from `old` meanwhile; ROM ignores it.
     pub fn set_entry_bits(&self, gpa: u64, wide: bool, old: u64, bits: u64) -> bool {
-        let Some(place) = self.place(gpa).filter(|p| p.ram) else {
+        let Some(place) = self.place(gpa & self.mask).filter(|p| p.ram) else {
             return true;
         };
+        place.mark_dirty();
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
         // SAFETY: as in `read_entry`.
         unsafe {

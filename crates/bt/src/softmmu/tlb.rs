@@ -36,7 +36,8 @@ impl Tlb {
         translation.large && !self.large.contains(&(linear >> 21))
     }
 
-    /// Enters the translation of `linear`. Pages with code are not entered for writing.
+    /// Enters the translation of `linear`, for a store if `write`. Pages with code are not entered
+    /// for writing, nor are pages whose first store is to be logged, until it comes.
     pub fn fill(
         &mut self,
         context: &mut Context,
@@ -44,6 +45,7 @@ impl Tlb {
         linear: u64,
         translation: &Translation,
         place: &Place<'_>,
+        write: bool,
     ) {
         let page = linear & !0xfff;
         let index = TlbEntry::index(linear);
@@ -59,7 +61,10 @@ impl Tlb {
             0
         };
         let mut tag_write = TlbEntry::miss(index);
-        if translation.writable && place.ram {
+        if write && place.ram {
+            place.mark_dirty();
+        }
+        if translation.writable && place.ram && !place.is_clean() {
             // First the right to write, then the look for code: a translator does it the other
             // way round, so one of the two sees the other.
             if place.writers.load(Ordering::SeqCst) & self.bit == 0 {
@@ -135,12 +140,16 @@ impl Tlb {
 
     /// Takes away the right to write freely to the physical page that is at `host`.
     pub fn protect(&mut self, context: &mut Context, host: u64) {
-        let host = host & !0xfff;
+        self.protect_range(context, host & !0xfff, (host & !0xfff) + 0x1000);
+    }
+
+    /// Takes away the right to write freely to host addresses `[start, end)`.
+    pub fn protect_range(&mut self, context: &mut Context, start: u64, end: u64) {
         for class in 0..2 {
             context.forget_recent(class);
             for index in 0..TLB_SIZE {
                 let entry = &mut context.tlb[class][index];
-                if entry.host == host {
+                if entry.host.wrapping_sub(start) < end - start {
                     entry.tag_write = TlbEntry::miss(index);
                 }
             }

@@ -38,7 +38,7 @@ pub struct Translation {
 pub fn walk(cpu: &Cpu, phys: &Phys, linear: u64, access: Access) -> Result<Translation, u32> {
     if cpu.cr0 & cr::CR0_PG == 0 {
         return Ok(Translation {
-            gpa: linear,
+            gpa: linear & phys.mask(),
             writable: true,
             global: false,
             large: false,
@@ -155,7 +155,7 @@ fn attempt(
             entry & 0xffff_f000
         };
         return Some(Ok(Translation {
-            gpa: base | linear & mask,
+            gpa: (base | linear & mask) & phys.mask(),
             writable: may_write && (entry | set) & D != 0,
             global: entry & G != 0 && cpu.cr4 & cr::CR4_PGE != 0,
             large: level.shift > 12,

@@ -56,6 +56,8 @@ pub struct World {
     completed: Vec<Completed>,
     cursor: usize,
     fetch: Option<(u64, bool, *const u8)>,
+    /// A debugger looks: devices must not notice.
+    peeking: bool,
 }
 
 // SAFETY: the raw pointers lead to memory that the owner of the world keeps alive and that only
@@ -90,6 +92,7 @@ impl World {
             completed: Vec::new(),
             cursor: 0,
             fetch: None,
+            peeking: false,
         }
     }
 
@@ -159,7 +162,8 @@ impl World {
         }
         // SAFETY: valid by the contract of `new`; no other reference to the TLB lives here.
         let context = unsafe { &mut *self.context };
-        self.tlb.fill(context, class, linear, &translation, &place);
+        self.tlb
+            .fill(context, class, linear, &translation, &place, write);
         if write && place.holders.load(Ordering::SeqCst) != 0 {
             self.pending
                 .code_writes
@@ -222,6 +226,31 @@ impl World {
         Ok(())
     }
 
+    /// Fetches code from a device, in aligned words as a bus does. Who only looks reads ones.
+    fn device_code(&mut self, address: u64, out: &mut [u8]) -> Result<(), Trap> {
+        let mut done = 0;
+        while done < out.len() {
+            let at = address + done as u64;
+            let skip = (at & 7) as usize;
+            let count = (out.len() - done).min(8 - skip);
+            let mut word = [0xff; 8];
+            if !self.peeking {
+                self.mmio_read(at & !7, &mut word)?;
+            }
+            out[done..done + count].copy_from_slice(&word[skip..skip + count]);
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// As [`Env::fetch`], for a look from outside: devices are left alone.
+    pub fn peek(&mut self, cpu: &mut Cpu, linear: u64, out: &mut [u8; 15]) -> Option<usize> {
+        self.peeking = true;
+        let count = self.fetch(cpu, linear, out).ok();
+        self.peeking = false;
+        count
+    }
+
     fn mmio_write(&mut self, address: u64, data: &[u8]) -> Result<(), Trap> {
         for (chunk, address) in data.chunks(8).zip((address..).step_by(8)) {
             let mut bytes = [0; 8];
@@ -263,10 +292,12 @@ impl Env for World {
                         Err(_) if done > 0 => return Ok(done),
                         Err(code) => return Err(Trap::page_fault(at, code)),
                     };
-                    // Code outside memory reads as ones, which is an invalid opcode.
                     let Some(place) = self.phys.place(translation.gpa & !0xfff) else {
-                        out[done..].fill(0xff);
-                        return Ok(out.len());
+                        // Code in a device, say in flash memory that is being programmed.
+                        let count = (out.len() - done).min(0x1000 - (at as usize & 0xfff));
+                        self.device_code(translation.gpa, &mut out[done..done + count])?;
+                        done += count;
+                        continue;
                     };
                     self.fetch = Some((page, user, place.host));
                     place.host.cast_const()
