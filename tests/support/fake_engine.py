@@ -158,6 +158,7 @@ class FakeMachine:
         self.written: dict[int, bytes] = {}
         self.lines: list[tuple[int, bool]] = []
         self.a20_enabled = True
+        self.messages: list[tuple[int, int]] = []
         self.start = monotonic_ns()
 
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
@@ -201,6 +202,9 @@ class FakeMachine:
 
     def irq_line(self, gsi: int, level: bool) -> None:
         self.lines.append((gsi, level))
+
+    def signal_msi(self, address: int, data: int) -> None:
+        self.messages.append((address, data))
 
     def vcpu(self, index: int) -> FakeVcpu:
         return self.cpus[index]

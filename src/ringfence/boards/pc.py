@@ -1,29 +1,57 @@
-"""A PC as an unmodified operating system expects it, with nothing on its PCI bus yet.
+"""A PC as an unmodified operating system expects it: Intel 440FX with PIIX south bridge.
 
 The interrupt hardware (PICs, PIT with port 61h, local and I/O APICs) is the engine's.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ringfence.boards import pc_layout as layout
-from ringfence.bus import CharPort, Clock, Device, Line, MmioBus, PortBus, SharedLine, State
+from ringfence.boards.plug import plug
+from ringfence.bus import (
+    NO_MEMORY,
+    AddressMap,
+    CharPort,
+    Clock,
+    Device,
+    Dma,
+    Line,
+    MemoryMap,
+    MmioBus,
+    PortBus,
+    SharedLine,
+    State,
+)
+from ringfence.config import DeviceConfig
 from ringfence.devices.chipset.acpi_pm import AcpiPm, SmiCommand
+from ringfence.devices.chipset.piix3 import PIRQ_ROUTE, Piix3
+from ringfence.devices.chipset.piix4_pm import PM_BASE, PM_ENABLE, Piix4Pm
 from ringfence.devices.chipset.reset import ResetControl, SystemControl
 from ringfence.devices.debug.exit import DebugConsole, DebugExit
 from ringfence.devices.debug.post import PostCodes
 from ringfence.devices.input.i8042 import I8042
+from ringfence.devices.pci.assign import assign
+from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.mechanism import PciConfig
+from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.devices.serial.uart16550 import Uart16550
 from ringfence.devices.timer.rtc import Rtc
-from ringfence.errors import StateError
+from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct
 from ringfence.firmware.boot import BootPlan
 from ringfence.units import GIB
 
 __all__ = ["HostEnds", "Pc"]
+
+
+def _no_message(address: int, data: int) -> None:
+    """Delivers nothing."""
+
+
+def _no_end(kind: str, name: str) -> Any:
+    raise ConfigError(f"there is no {kind} named {name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +69,14 @@ class HostEnds:
     reset: Callable[[], None]
     #: Called with the status that the guest writes to the debug-exit port.
     debug_exit: Callable[[int], None]
+    #: Guest memory, for functions that master the PCI bus.
+    memory: Dma = NO_MEMORY
+    #: Where memory can be mapped while the guest runs; without it, windows are reached by exits.
+    memory_map: MemoryMap | None = None
+    #: Delivers an interrupt message: address and data.
+    signal_msi: Callable[[int, int], None] = _no_message
+    #: The host end of a kind (``net``, ``disk``) and name, for devices that are plugged in.
+    end: Callable[[str, str], Any] = _no_end
 
 
 class _Placed(NamedTuple):
@@ -61,10 +97,20 @@ class Pc:
         memory: Bytes of guest memory.
         cpus: Virtual processors.
         keyboard: Whether there is a keyboard controller.
+        devices: More devices.
+
+    Raises:
+        ConfigError: a device can't be made or plugged in.
     """
 
     def __init__(
-        self, ends: HostEnds, *, memory: int, cpus: int = 1, keyboard: bool = True
+        self,
+        ends: HostEnds,
+        *,
+        memory: int,
+        cpus: int = 1,
+        keyboard: bool = True,
+        devices: Sequence[DeviceConfig] = (),
     ) -> None:
         self.memory = memory
         self.cpus = cpus
@@ -85,8 +131,11 @@ class Pc:
         self.pm = AcpiPm(isa(layout.SCI), ends.clock, ends.power_off)
         self.post = PostCodes()
         self.debug = DebugConsole(ends.debug, ends.clock)
-        self.pci = PciConfig()
-        self.pci.add(0, HostBridge())
+        self.addresses = AddressMap(self.ports, self.mmio, ends.memory_map)
+        self.pci_bus = PciBus(self.addresses, ends.memory, ends.signal_msi)
+        self.piix3 = Piix3(isa)
+        self.piix4_pm = Piix4Pm(self.pm)
+        self.pci_bus.intx = self.piix3.set_pin
         self.i8042 = I8042(isa(layout.KEYBOARD_IRQ), ends.reset) if keyboard else None
         below, above = min(memory, layout.LOW_LIMIT), max(memory - layout.LOW_LIMIT, 0)
         placed = [
@@ -95,19 +144,18 @@ class Pc:
         ]
         placed += [
             _Placed("rtc", Rtc(isa(layout.RTC_IRQ), ends.clock, (below, above)), layout.RTC),
-            _Placed("acpi-pm", self.pm, layout.PM),
             _Placed("smi-command", SmiCommand(self.pm.set_acpi), layout.SMI_COMMAND),
             _Placed("post", self.post, layout.POST),
             _Placed("system-control", SystemControl(ends.reset), layout.SYSTEM_CONTROL),
             _Placed("reset-control", ResetControl(ends.reset), layout.RESET),
             # The address register is one double word; CF9h within it is the reset register.
-            _Placed("pci-config", self.pci, layout.PCI, ((0, 1), (4, 4))),
+            _Placed("pci-config", PciConfig(self.pci_bus), layout.PCI, ((0, 1), (4, 4))),
             _Placed("debug-exit", DebugExit(ends.debug_exit), layout.DEBUG_EXIT),
             _Placed("debug-console", self.debug, layout.DEBUG_CONSOLE),
         ]
         if self.i8042 is not None:
             placed.append(_Placed("i8042", self.i8042, layout.I8042, ((0, 1), (4, 1))))
-        self.devices: dict[str, Device] = {}
+        self.devices: dict[str, Device] = {"acpi-pm": self.pm}
         for entry in placed:
             self.devices[entry.name] = entry.device
             for offset, length in entry.parts or ((0, entry.device.LENGTH),):
@@ -118,11 +166,21 @@ class Pc:
                     offset=offset,
                     length=length,
                 )
+        self.pci_bus.add(HostBridge(), layout.HOST_BRIDGE, name="i440fx")
+        self.pci_bus.add(self.piix3, layout.SOUTH_BRIDGE, name="piix3")
+        self.pci_bus.add(
+            self.piix4_pm, layout.SOUTH_BRIDGE, number=layout.PM_FUNCTION, name="piix4-pm"
+        )
+        for device in devices:
+            plug(self.pci_bus, ends, device)
+        self._configure()
 
     def reset(self) -> None:
         """Resets all devices."""
         for device in self.devices.values():
             device.reset()
+        self.pci_bus.reset()
+        self._configure()
 
     def flush(self) -> None:
         """Hands all output that devices hold back to its host ends."""
@@ -134,10 +192,12 @@ class Pc:
         """Lets go of the engine, so that its memory is free before this board is."""
         for line in self._lines.values():
             line.disconnect()
+        self.pci_bus.close()
 
     def state(self) -> State:
         """The state of all devices, by name."""
-        return {name: device.state() for name, device in self.devices.items()}
+        states = {name: device.state() for name, device in self.devices.items()}
+        return states | {"pci-bus": self.pci_bus.state()}
 
     def restore(self, state: State) -> None:
         """Takes the state of all devices.
@@ -145,11 +205,13 @@ class Pc:
         Raises:
             StateError: a device is missing or one too many, or its state does not fit.
         """
-        if set(state) != set(self.devices):
-            differing = ", ".join(sorted(set(state) ^ set(self.devices)))
+        here = {*self.devices, "pci-bus"}
+        if set(state) != here:
+            differing = ", ".join(sorted(set(state) ^ here))
             raise StateError(f"the state is of a board with other devices: {differing}")
         for name, device in self.devices.items():
             device.restore(state[name])
+        self.pci_bus.restore(state["pci-bus"])
 
     def memory_ranges(self) -> list[tuple[int, int]]:
         """Address and size of the memory to map."""
@@ -184,7 +246,29 @@ class Pc:
             rsdp=layout.BIOS,
         )
         hardware = layout.acpi_hardware(
-            self.cpus, serial=len(self.uarts), keyboard=self.i8042 is not None
+            self.cpus,
+            serial=len(self.uarts),
+            keyboard=self.i8042 is not None,
+            pci=layout.pci_root(self.memory),
         )
         plan.writes.append((layout.BIOS, acpi.build(hardware, layout.BIOS)))
         return plan
+
+    def _configure(self) -> None:
+        """What firmware does to the PCI bus before it boots."""
+        for line, irq in enumerate(layout.PCI_IRQS):
+            self.piix3.config_write(PIRQ_ROUTE + line, 1, irq)
+        self.piix4_pm.config_write(PM_BASE, 4, layout.PM)
+        self.piix4_pm.config_write(PM_ENABLE, 1, 1)
+        functions = (
+            (place, entry)
+            for place, entry in self.pci_bus.functions()
+            if isinstance(entry, PciDevice)
+        )
+        assign(
+            functions,
+            io=layout.PCI_IO_FREE,
+            memory=layout.PCI_MEMORY,
+            high=layout.pci_high(self.memory),
+            interrupt=lambda device, pin: layout.PCI_IRQS[(device - 1 + pin - 1) % 4],
+        )

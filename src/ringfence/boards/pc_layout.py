@@ -10,9 +10,10 @@ from ringfence.devices.chipset.acpi_pm import (
     PM_TIMER,
     SLP_TYP_S5,
 )
+from ringfence.devices.chipset.piix3 import PIRQ_ROUTE
 from ringfence.devices.chipset.reset import RESET_VALUE
 from ringfence.devices.timer.rtc import CENTURY
-from ringfence.firmware.acpi import AcpiHardware, SerialLine
+from ringfence.firmware.acpi import AcpiHardware, PciRoot, SerialLine
 from ringfence.firmware.e820 import RAM, RESERVED, MemoryRange
 from ringfence.units import GIB, KIB, MIB
 
@@ -45,10 +46,24 @@ PM = 0x600
 PCI = 0xCF8
 RESET = 0xCF9
 
+#: What the PCI bus decodes in ports, but for the mechanism's own.
+PCI_IO = ((0, 0xCF7), (0xD00, 0xFFFF))
+#: Ports that base registers get without firmware.
+PCI_IO_FREE = range(0xC000, 0x10000)
+
+# Places on the PCI bus.
+HOST_BRIDGE = 0
+#: The south bridge: function 0 is the ISA bridge, 3 power management.
+SOUTH_BRIDGE, PM_FUNCTION = 1, 3
+
 # Interrupts.
 KEYBOARD_IRQ = 1
 RTC_IRQ = 8
 SCI = 9
+#: Where the four lines of the PCI bus go without firmware: what the usual BIOS sets.
+PCI_IRQS = (10, 10, 11, 11)
+#: Interrupts that an operating system may choose for them.
+PCI_CHOICE = (5, 10, 11)
 #: The I/O APIC's input of the PIT, which the PICs have at IRQ 0.
 TIMER_GSI = 2
 
@@ -61,6 +76,9 @@ BIOS = 0xE0000
 ONE_MEGABYTE = 1 * MIB
 #: Memory beyond this lies above 4 GiB, and memory-mapped devices between.
 LOW_LIMIT = 3 * GIB
+#: Memory for base registers: from there to the I/O APIC, and far above the guest's memory.
+PCI_MEMORY = range(0xE0000000, 0xFEB00000)
+PCI_HIGH_SIZE = 64 * GIB
 LOCAL_APIC = 0xFEE00000
 IO_APIC = 0xFEC00000
 
@@ -79,8 +97,40 @@ def memory_map(memory: int) -> list[MemoryRange]:
     return ranges
 
 
-def acpi_hardware(cpus: int, *, serial: int, keyboard: bool) -> AcpiHardware:
-    """What the ACPI tables tell of the board."""
+def pci_high(memory: int) -> range:
+    """Addresses for 64-bit base registers above 4 GiB, for a machine with ``memory`` bytes."""
+    start = max(4 * GIB + memory + PCI_HIGH_SIZE - 1, PCI_HIGH_SIZE) // PCI_HIGH_SIZE
+    return range(start * PCI_HIGH_SIZE, (start + 1) * PCI_HIGH_SIZE)
+
+
+def pci_root(memory: int) -> PciRoot:
+    """What the ACPI tables tell of the PCI bus."""
+    high = pci_high(memory)
+    return PciRoot(
+        router=SOUTH_BRIDGE,
+        routes=PIRQ_ROUTE,
+        interrupts=PCI_CHOICE,
+        memory=(
+            (VIDEO, 0xBFFFF),
+            (LOW_LIMIT, PCI_MEMORY.stop - 1),
+            (high.start, high.stop - 1),
+        ),
+        io=PCI_IO,
+    )
+
+
+def acpi_hardware(
+    cpus: int, *, serial: int, keyboard: bool, pci: PciRoot | None = None, pm: int = PM
+) -> AcpiHardware:
+    """What the ACPI tables tell of the board.
+
+    Args:
+        cpus: Processors.
+        serial: Serial lines.
+        keyboard: Whether there is a keyboard controller.
+        pci: The PCI bus.
+        pm: Where the power management registers are.
+    """
     return AcpiHardware(
         cpus=cpus,
         local_apic=LOCAL_APIC,
@@ -88,10 +138,10 @@ def acpi_hardware(cpus: int, *, serial: int, keyboard: bool) -> AcpiHardware:
         io_apic_id=0,
         sci=SCI,
         timer_gsi=TIMER_GSI,
-        pm1_event=PM,
-        pm1_control=PM + PM1_CONTROL,
-        pm_timer=PM + PM_TIMER,
-        gpe0=PM + GPE0,
+        pm1_event=pm,
+        pm1_control=pm + PM1_CONTROL,
+        pm_timer=pm + PM_TIMER,
+        gpe0=pm + GPE0,
         smi_command=SMI_COMMAND,
         acpi_enable=ACPI_ENABLE,
         acpi_disable=ACPI_DISABLE,
@@ -102,5 +152,6 @@ def acpi_hardware(cpus: int, *, serial: int, keyboard: bool) -> AcpiHardware:
         rtc_port=RTC,
         rtc_irq=RTC_IRQ,
         keyboard_irq=KEYBOARD_IRQ if keyboard else None,
+        pci=pci,
         serial=tuple(SerialLine(place.port, place.irq) for place in SERIAL[:serial]),
     )

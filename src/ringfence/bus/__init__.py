@@ -11,16 +11,21 @@ from ringfence.bus.contracts import (
     Clock,
     Device,
     IrqLine,
-    PciFunction,
+    Region,
     Stateful,
     Timer,
 )
 from ringfence.bus.lines import Line, SharedLine, unconnected
+from ringfence.bus.memory import NO_MEMORY, Dma, MemoryMap, NoMemory
 from ringfence.bus.mmio import MmioBus
+from ringfence.bus.pci import PciFunction, PciSlot
 from ringfence.bus.ports import PortBus
 from ringfence.bus.state import State, restore_fields, save_fields
+from ringfence.bus.windows import AddressMap, Window
 
 __all__ = [
+    "NO_MEMORY",
+    "AddressMap",
     "BlockBackend",
     "BlockQueue",
     "Buffer",
@@ -28,17 +33,23 @@ __all__ = [
     "CharPort",
     "Clock",
     "Device",
+    "Dma",
     "Done",
     "InlineWorkers",
     "IrqLine",
     "Line",
+    "MemoryMap",
     "MmioBus",
+    "NoMemory",
     "PciFunction",
+    "PciSlot",
     "PortBus",
+    "Region",
     "SharedLine",
     "State",
     "Stateful",
     "Timer",
+    "Window",
     "Workers",
     "restore_fields",
     "save_fields",

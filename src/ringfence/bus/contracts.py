@@ -11,7 +11,7 @@ __all__ = [
     "Clock",
     "Device",
     "IrqLine",
-    "PciFunction",
+    "Region",
     "Stateful",
     "Timer",
 ]
@@ -77,6 +77,20 @@ class Stateful(Protocol):
         """
 
 
+class Region(Protocol):
+    """Something that answers accesses: a device, or a part of one."""
+
+    #: Sizes in bytes of the accesses it takes; the bus splits wider ones and answers others as
+    #: if nothing were there.
+    WIDTHS: ClassVar[frozenset[int]]
+
+    def read(self, offset: int, size: int) -> int:
+        """Answers a read of ``size`` bytes at ``offset`` from the region's base."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Takes a write of ``size`` bytes at ``offset`` from the region's base."""
+
+
 class Device(Stateful, Protocol):
     """A guest-visible device behind a range of ports or memory addresses."""
 
@@ -102,16 +116,3 @@ class ByteWriter(Protocol):
 
     def byte_writer(self, offset: int) -> Callable[[int], None]:
         """What takes a byte written at ``offset``, as ``write(offset, 1, byte)`` would."""
-
-
-class PciFunction(Stateful, Protocol):
-    """A function on a PCI bus, as its configuration space shows it."""
-
-    def reset(self) -> None:
-        """The state after the bus's reset."""
-
-    def config_read(self, offset: int, size: int) -> int:
-        """Reads ``size`` bytes at ``offset`` (0 to FFh), within a double word."""
-
-    def config_write(self, offset: int, size: int, value: int) -> None:
-        """Writes ``size`` bytes at ``offset`` (0 to FFh), within a double word."""

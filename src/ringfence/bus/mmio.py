@@ -2,12 +2,12 @@
 
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from ringfence.bus.contracts import Device
+from ringfence.bus.contracts import Device, Region
 from ringfence.errors import ConfigError, OverlapError
 
-__all__ = ["ADDRESSES", "MmioBus"]
+__all__ = ["ADDRESSES", "MmioBus", "length_of"]
 
 #: Size of the physical address space (SDM vol. 3A, 4.1.4: at most 52 bits).
 ADDRESSES = 1 << 52
@@ -24,6 +24,11 @@ class _Range(NamedTuple):
     name: str
 
 
+def length_of(device: Region) -> int:
+    """How much a whole device spans."""
+    return cast("Device", device).LENGTH
+
+
 class MmioBus:
     """All memory-mapped devices of a machine."""
 
@@ -33,14 +38,16 @@ class MmioBus:
         self._starts: list[int] = []
         self._ranges: list[_Range] = []
 
-    def add(self, base: int, device: Device, *, name: str, length: int | None = None) -> None:
+    def add(self, base: int, device: Region, *, name: str, length: int | None = None) -> None:
         """Puts ``length`` bytes of ``device`` at guest physical address ``base``.
+
+        Without a length it is the device's ``LENGTH``.
 
         Raises:
             ConfigError: the range leaves the address space.
             OverlapError: another device claims part of it.
         """
-        end = base + (device.LENGTH if length is None else length)
+        end = base + (length_of(device) if length is None else length)
         if not 0 <= base < end <= ADDRESSES:
             raise ConfigError(f"{name}: addresses {base:#x} to {end - 1:#x} do not exist")
         index = bisect_right(self._starts, base)
@@ -54,6 +61,12 @@ class MmioBus:
         self._ranges.insert(
             index, _Range(base, end, device.read, device.write, device.WIDTHS, name)
         )
+
+    def remove(self, base: int) -> None:
+        """Takes away the device whose range begins at ``base``; none there is no error."""
+        index = bisect_right(self._starts, base) - 1
+        if index >= 0 and self._starts[index] == base:
+            del self._starts[index], self._ranges[index]
 
     def read(self, address: int, size: int) -> int:
         """The answer to a load; all ones where nothing is."""

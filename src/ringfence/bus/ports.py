@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from ringfence.bus.contracts import ByteWriter, Device
+from ringfence.bus.contracts import ByteWriter, Region
+from ringfence.bus.mmio import length_of
 from ringfence.errors import ConfigError, OverlapError
 
 __all__ = ["PORTS", "PortBus"]
@@ -51,7 +52,7 @@ class PortBus:
     def add(
         self,
         base: int,
-        device: Device,
+        device: Region,
         *,
         name: str,
         offset: int = 0,
@@ -67,7 +68,7 @@ class PortBus:
             ConfigError: the range leaves the port space.
             OverlapError: another device claims one of the ports.
         """
-        count = device.LENGTH - offset if length is None else length
+        count = length_of(device) - offset if length is None else length
         if base < 0 or count <= 0 or base + count > PORTS:
             raise ConfigError(f"{name}: ports {base:#x} to {base + count - 1:#x} do not exist")
         for port in range(base, base + count):
@@ -75,15 +76,22 @@ class PortBus:
             if taken is not None:
                 raise OverlapError(f"{name} and {taken.name} both claim port {port:#x}")
         accepted = frozenset(device.WIDTHS if widths is None else widths)
+        end = offset + count if length is not None and not hasattr(device, "LENGTH") else None
+        end = length_of(device) if end is None else end
         short = device.byte_writer if isinstance(device, ByteWriter) else None
         for index in range(count):
             port, at = base + index, offset + index
-            self._claims[port] = _Claim(
-                device.read, device.write, at, accepted, device.LENGTH - at, name
-            )
+            self._claims[port] = _Claim(device.read, device.write, at, accepted, end - at, name)
             if 1 in accepted:
                 self.readers[port] = partial(device.read, at, 1)
                 self.writers[port] = short(at) if short else partial(device.write, at, 1)
+
+    def remove(self, base: int, length: int) -> None:
+        """Takes away what claims ``length`` ports at ``base``; nothing there is no error."""
+        for port in range(base, min(base + length, PORTS)):
+            self._claims.pop(port, None)
+            self.readers.pop(port, None)
+            self.writers.pop(port, None)
 
     def read(self, port: int, size: int) -> int:
         """The answer to ``IN``; all ones where nothing is."""

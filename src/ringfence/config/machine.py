@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from ringfence.config.device import DeviceConfig
 from ringfence.config.disk import DiskConfig
 from ringfence.errors import ConfigError
 from ringfence.units import GIB, KIB, MIB, TIB, format_size, parse_duration, parse_size
@@ -62,6 +63,8 @@ class MachineConfig:
     cdroms: tuple[DiskConfig, ...] = ()
     #: Floppy drives A: and B: and what is in them.
     floppies: tuple[DiskConfig, ...] = ()
+    #: More devices, in order: ``NAME[,option=value...]`` or :class:`DeviceConfig` each.
+    devices: tuple[DeviceConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image is None and self.kernel is None:
@@ -85,6 +88,7 @@ class MachineConfig:
             _set(self, "timeout", seconds)
         for name in ("disks", "cdroms", "floppies"):
             _set(self, name, _media(name, getattr(self, name)))
+        _set(self, "devices", _devices(self.devices))
         for name in ("shell", "keyboard"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
@@ -149,6 +153,12 @@ def _media(name: str, value: object) -> tuple[DiskConfig, ...]:
         ):
             raise ConfigError(f"{name}: none hangs on {medium.interface}")
     return media
+
+
+def _devices(value: object) -> tuple[DeviceConfig, ...]:
+    if isinstance(value, str | bytes | Mapping | DeviceConfig) or not isinstance(value, Iterable):
+        raise ConfigError(f"devices: {value!r} is not a list")
+    return tuple(map(DeviceConfig.parse, value))
 
 
 def _command_line(value: object) -> str:

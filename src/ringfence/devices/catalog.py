@@ -1,12 +1,22 @@
-"""All device models: one line each."""
+"""All device models: one line each.
+
+``CATALOG`` holds what sits at fixed ports, ``FUNCTIONS`` the functions of the PCI bus. A package
+of others adds functions by entry points of the group ``ringfence.devices``: the name is the
+model's, the object its class, derived from ``PciDevice``.
+"""
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from ringfence.bus import Device
+from ringfence.devices.pci.function import PciDevice
 from ringfence.errors import ConfigError
 
-__all__ = ["CATALOG", "Model", "load"]
+__all__ = ["CATALOG", "ENTRY_POINTS", "FUNCTIONS", "Model", "load", "load_function"]
+
+#: Group of entry points.
+ENTRY_POINTS = "ringfence.devices"
 
 
 class Model(NamedTuple):
@@ -31,6 +41,12 @@ CATALOG: dict[str, Model] = {
     "debug-console": Model("debug.exit", "DebugConsole", "console at port E9h"),
 }
 
+FUNCTIONS: dict[str, Model] = {
+    "i440fx": Model("pci.host_bridge", "HostBridge", "Intel 440FX host bridge"),
+    "piix3": Model("chipset.piix3", "Piix3", "PIIX3 ISA bridge and interrupt router"),
+    "piix4-pm": Model("chipset.piix4_pm", "Piix4Pm", "PIIX4 power management and SMBus"),
+}
+
 
 def load(name: str) -> type[Device]:
     """The class of the device model ``name``.
@@ -43,3 +59,30 @@ def load(name: str) -> type[Device]:
         raise ConfigError(f"there is no device {name!r}; there are {', '.join(sorted(CATALOG))}")
     found: type[Device] = getattr(import_module(f"ringfence.devices.{model.module}"), model.name)
     return found
+
+
+def load_function(name: str) -> type[PciDevice]:
+    """The class of the PCI function ``name``, ours or another package's.
+
+    Raises:
+        ConfigError: there is none, or it can't be loaded.
+    """
+    model = FUNCTIONS.get(name)
+    if model is not None:
+        module = import_module(f"ringfence.devices.{model.module}")
+        found: type[PciDevice] = getattr(module, model.name)
+        return found
+    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    entry = others.get(name)
+    if entry is None:
+        names = ", ".join(sorted({*FUNCTIONS, *others}))
+        raise ConfigError(f"there is no device {name!r}; there are {names}")
+    try:
+        other = entry.load()
+    except Exception as error:
+        raise ConfigError(
+            f"the device {name!r} of {entry.value} can't be loaded: {error}"
+        ) from error
+    if not (isinstance(other, type) and issubclass(other, PciDevice)):
+        raise ConfigError(f"the device {name!r} of {entry.value} is no PciDevice")
+    return other

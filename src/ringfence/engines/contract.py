@@ -129,6 +129,9 @@ class EngineMachine(Protocol):
     def irq_line(self, gsi: int, level: bool) -> None:
         """Sets the level of a global system interrupt."""
 
+    def signal_msi(self, address: int, data: int) -> None:
+        """Delivers a message-signalled interrupt."""
+
     def vcpu(self, index: int) -> EngineVcpu:
         """A virtual processor."""
 

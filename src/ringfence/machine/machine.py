@@ -22,6 +22,7 @@ from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
 from ringfence.machine.clock import MachineClock
 from ringfence.machine.exit import ExitReason, MachineExit
+from ringfence.machine.memory import GuestMemory
 from ringfence.machine.processors import Processors
 from ringfence.machine.watch import ConsoleWatch
 from ringfence.units import NANOSECONDS
@@ -62,6 +63,7 @@ class _Boot:
     vcpus: list[EngineVcpu]
     clock: MachineClock
     board: Pc
+    memory: GuestMemory
     processors: Processors
 
 
@@ -239,6 +241,7 @@ class Machine:
         machine = self._engine.create_machine(config.cpus, cpu=config.cpu)
         clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
+        memory = GuestMemory(machine, self._engine.error)
         board = Pc(
             HostEnds(
                 clock=clock,
@@ -248,10 +251,13 @@ class Machine:
                 power_off=self._power_off,
                 reset=self._reset,
                 debug_exit=self._debug_exit,
+                memory=memory,
+                signal_msi=machine.signal_msi,
             ),
             memory=config.memory,
             cpus=config.cpus,
             keyboard=config.keyboard,
+            devices=config.devices,
         )
         plan = board.boot(
             files.kernel(),
@@ -277,7 +283,7 @@ class Machine:
             failed=self._failed,
             left=self._left,
         )
-        self._boot = _Boot(machine, vcpus, clock, board, processors)
+        self._boot = _Boot(machine, vcpus, clock, board, memory, processors)
         self._boots += 1
         if self._deadline is not None:
             left = max(self._deadline - monotonic(), 0)
@@ -312,6 +318,7 @@ class Machine:
         boot.board.flush()
         boot.clock.close()
         boot.board.close()
+        boot.memory.close()
         self._statistics = [dict(vcpu.statistics()) for vcpu in boot.vcpus]
 
     def _end(self) -> None:

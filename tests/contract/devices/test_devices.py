@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from ringfence.bus import Device, PortBus
+from ringfence.bus import AddressMap, Device, MmioBus, PortBus
 from ringfence.devices.catalog import CATALOG, load
 from ringfence.devices.pci.host_bridge import HostBridge
-from ringfence.devices.pci.mechanism import PciConfig
+from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
 from support.fake_devices import HandClock, Port, Wire
 
 
-def with_bridge(bus: PciConfig) -> PciConfig:
-    bus.add(0, HostBridge())
+def bus_with_bridge() -> PciBus:
+    bus = PciBus(AddressMap(PortBus(), MmioBus()))
+    bus.add(HostBridge(), 0)
     return bus
 
 
@@ -29,7 +30,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "smi-command": lambda model: model(lambda enabled: None),
     "reset-control": lambda model: model(lambda: None),
     "system-control": lambda model: model(lambda: None),
-    "pci-config": lambda model: with_bridge(model()),
+    "pci-config": lambda model: model(bus_with_bridge()),
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),

@@ -100,6 +100,8 @@ def test_pci_probe_of_linux_finds_the_bus() -> None:
     ports.write(0xCF8, 4, 0x80000008)
     assert ports.read(0xCFE, 2) == 0x0600, "a host bridge"
     ports.write(0xCF8, 4, 0x80000800)
+    assert ports.read(0xCFC, 4) == 0x70008086
+    ports.write(0xCF8, 4, 0x80001000)
     assert ports.read(0xCFC, 4) == 0xFFFFFFFF
 
 

@@ -1,109 +1,110 @@
-"""PCI configuration mechanism #1: an address and a data register in front of bus 0.
+"""The ways to configuration space: mechanism #1 by ports, and the memory of PCI Express (ECAM).
 
-Source: PCI local bus specification 3.0, section 3.2.2.3.2. The address register at offset 0 takes
-and gives double words only; the data register is at offset 4. A function that is not there reads
-as all ones. Byte accesses to the address register are not the mechanism's: CF9h, which lies within
-it on a PC, is the reset control register. Left out: buses behind bridges.
+Sources: PCI local bus specification 3.0, section 3.2.2.3.2; PCI Express base specification 2.0,
+section 7.2.2. The address register at offset 0 takes and gives double words only; the data
+register is at offset 4. Byte accesses to the address register are not the mechanism's: CF9h, which
+lies within it on a PC, is the reset control register. Left out: buses behind bridges.
 """
 
 from typing import ClassVar
 
-from ringfence.bus import PciFunction, State, restore_fields, save_fields
-from ringfence.errors import ConfigError, OverlapError, StateError
+from ringfence.bus import State, restore_fields, save_fields
+from ringfence.devices.pci.pci_bus import PciBus
 
-__all__ = ["PciConfig"]
+__all__ = ["Ecam", "PciConfig"]
 
 ADDRESS, DATA = 0, 4
 ENABLE = 1 << 31
 # Bits 24 to 30 and 0 to 1 read as zero.
 _KEPT = 0x80FFFFFC
-_BUS_SHIFT, _FUNCTION_SHIFT, _REGISTER = 16, 8, 0xFC
-_DEVICES, _FUNCTIONS = 32, 8
+_BUS_SHIFT, _PLACE_SHIFT, _REGISTER = 16, 8, 0xFC
 _VERSION = 1
 _FIELDS = {"_address": _KEPT}
+#: ECAM: a megabyte for each bus, 4 KiB for each function.
+_ECAM_BUS, _ECAM_PLACE = 1 << 20, 12
 
 
 class PciConfig:
-    """The two registers, and the functions of bus 0 behind them."""
+    """Configuration mechanism #1: an address and a data register.
+
+    Args:
+        bus: Bus 0.
+    """
 
     WIDTHS: ClassVar[frozenset[int]] = frozenset({1, 2, 4})
     LENGTH: ClassVar[int] = 8
 
-    def __init__(self) -> None:
-        #: Functions by the number that bits 8 to 15 of an address hold.
-        self._functions: dict[int, PciFunction] = {}
+    def __init__(self, bus: PciBus) -> None:
+        self._bus = bus
         self.reset()
 
     def reset(self) -> None:
-        """The address register reads 0; all functions are reset."""
+        """The address register reads 0."""
         self._address = 0
-        for function in self._functions.values():
-            function.reset()
 
     def read(self, offset: int, size: int) -> int:
         """The address register, or a register of the function it selects."""
+        address = self._address
         if offset >= DATA:
-            function = self._selected()
-            if function is not None:
-                return function.config_read((self._address & _REGISTER) + offset - DATA, size)
+            if address & ENABLE and not address >> _BUS_SHIFT & 0xFF:
+                register = (address & _REGISTER) + offset - DATA
+                return self._bus.read(address >> _PLACE_SHIFT & 0xFF, register, size)
         elif offset == ADDRESS and size == 4:
-            return self._address
+            return address
         return (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Sets the address register, or a register of the function it selects."""
+        address = self._address
         if offset >= DATA:
-            function = self._selected()
-            if function is not None:
-                register = (self._address & _REGISTER) + offset - DATA
-                function.config_write(register, size, value)
+            if address & ENABLE and not address >> _BUS_SHIFT & 0xFF:
+                register = (address & _REGISTER) + offset - DATA
+                self._bus.write(address >> _PLACE_SHIFT & 0xFF, register, size, value)
         elif offset == ADDRESS and size == 4:
             self._address = value & _KEPT
 
     def state(self) -> State:
-        """The address register, and the state of each function under its place."""
-        state = save_fields(self, _VERSION, _FIELDS)
-        state["functions"] = {
-            f"{number >> 3:02x}.{number & 7}": function.state()
-            for number, function in self._functions.items()
-        }
-        return state
+        """The address register."""
+        return save_fields(self, _VERSION, _FIELDS)
 
     def restore(self, state: State) -> None:
-        """Takes the address register and the state of each function."""
-        functions = state.get("functions")
-        here = {
-            f"{number >> 3:02x}.{number & 7}": entry for number, entry in self._functions.items()
-        }
-        if not isinstance(functions, dict) or set(functions) != set(here):
-            raise StateError("PciConfig: the state is of other functions")
-        before = self.state()
-        try:
-            for place, function in here.items():
-                function.restore(functions[place])
-            restore_fields(self, state, _VERSION, _FIELDS)
-        except StateError:
-            for place, function in here.items():
-                function.restore(before["functions"][place])
-            raise
+        """Takes the address register."""
+        restore_fields(self, state, _VERSION, _FIELDS)
         self._address &= _KEPT
 
-    def add(self, device: int, function: PciFunction, *, number: int = 0) -> None:
-        """Puts function ``number`` of ``device`` on the bus.
 
-        Raises:
-            ConfigError: there is no such place.
-            OverlapError: it is taken.
-        """
-        if not (0 <= device < _DEVICES and 0 <= number < _FUNCTIONS):
-            raise ConfigError(f"there is no PCI device {device:#x} function {number}")
-        place = device << 3 | number
-        if place in self._functions:
-            raise OverlapError(f"PCI device {device:#x} function {number} is taken")
-        self._functions[place] = function
+class Ecam:
+    """Configuration space in memory.
 
-    def _selected(self) -> PciFunction | None:
-        address = self._address
-        if not address & ENABLE or address >> _BUS_SHIFT & 0xFF:
-            return None
-        return self._functions.get(address >> _FUNCTION_SHIFT & 0xFF)
+    Args:
+        bus: Bus 0; other buses read as all ones.
+        buses: How many buses it spans.
+    """
+
+    WIDTHS: ClassVar[frozenset[int]] = frozenset({1, 2, 4})
+
+    def __init__(self, bus: PciBus, buses: int = 256) -> None:
+        self._bus = bus
+        self.LENGTH = buses * _ECAM_BUS
+
+    def reset(self) -> None:
+        """It has no state."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Reads a register of a function; one that crosses a double word is nobody's."""
+        if offset >= _ECAM_BUS or (offset & 3) + size > 4:
+            return (1 << 8 * size) - 1
+        return self._bus.read(offset >> _ECAM_PLACE, offset & 0xFFF, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Writes a register of a function."""
+        if offset < _ECAM_BUS and (offset & 3) + size <= 4:
+            self._bus.write(offset >> _ECAM_PLACE, offset & 0xFFF, size, value)
+
+    def state(self) -> State:
+        """It has no state."""
+        return save_fields(self, _VERSION, ())
+
+    def restore(self, state: State) -> None:
+        """It has no state."""
+        restore_fields(self, state, _VERSION, {})

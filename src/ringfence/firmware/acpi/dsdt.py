@@ -1,5 +1,6 @@
 """The differentiated system description: the devices that can't be found by probing."""
 
+from ringfence.firmware.acpi import pci_root
 from ringfence.firmware.acpi.aml import (
     device,
     eisa_id,
@@ -42,6 +43,8 @@ def definition(hardware: AcpiHardware) -> bytes:
             io(hardware.smi_command, 2),
         )
     )
+    if hardware.pci is not None:
+        devices += pci_root.devices(hardware.pci)
     sleep = integer(hardware.slp_typ_s5)
     return name("\\_S5", package([sleep, sleep, integer(0), integer(0)])) + scope("\\_SB", *devices)
 

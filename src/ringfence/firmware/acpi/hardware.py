@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["AcpiHardware", "SerialLine"]
+__all__ = ["AcpiHardware", "PciRoot", "SerialLine"]
 
 
 class SerialLine(NamedTuple):
@@ -10,6 +10,22 @@ class SerialLine(NamedTuple):
 
     port: int
     irq: int
+
+
+class PciRoot(NamedTuple):
+    """The PCI bus, its interrupt router and what it hands on."""
+
+    #: Device number of the bridge with the router, and offset of its four route registers.
+    router: int
+    routes: int
+    #: Interrupts that the router can be told to use.
+    interrupts: tuple[int, ...]
+    #: First and last address of the memory that the bus decodes.
+    memory: tuple[tuple[int, int], ...]
+    #: What the bus decodes in ports: first and last.
+    io: tuple[tuple[int, int], ...]
+    #: Memory-mapped configuration space; ``None`` where there is mechanism #1 only.
+    ecam: int | None = None
 
 
 class AcpiHardware(NamedTuple):
@@ -40,3 +56,8 @@ class AcpiHardware(NamedTuple):
     rtc_irq: int
     keyboard_irq: int | None
     serial: tuple[SerialLine, ...] = ()
+    pci: PciRoot | None = None
+    #: There is a VGA at its customary place.
+    vga: bool = False
+    #: Base of the HPET; ``None``: there is none.
+    hpet: int | None = None

@@ -37,8 +37,13 @@ def build(hardware: AcpiHardware, base: int) -> bytes:
     dsdt = place(_table(b"DSDT", 2, definition(hardware)))
     fadt = place(_fadt(hardware, facs, dsdt))
     madt = place(_madt(hardware))
-    xsdt = place(_table(b"XSDT", 1, pack("<QQ", fadt, madt)))
-    rsdt = place(_table(b"RSDT", 1, pack("<II", fadt, madt)))
+    others = [madt]
+    if hardware.hpet is not None:
+        others.append(place(_hpet(hardware.hpet)))
+    if hardware.pci is not None and hardware.pci.ecam is not None:
+        others.append(place(_mcfg(hardware.pci.ecam)))
+    xsdt = place(_table(b"XSDT", 1, pack(f"<{1 + len(others)}Q", fadt, *others)))
+    rsdt = place(_table(b"RSDT", 1, pack(f"<{1 + len(others)}I", fadt, *others)))
     block[:36] = _rsdp(xsdt, rsdt)
     return bytes(block)
 
@@ -97,7 +102,9 @@ def _fadt(hardware: AcpiHardware, facs: int, dsdt: int) -> bytes:
     # Latencies above the limits say that there are no C2 and C3.
     pack_into("<HH", table, 96, 101, 1001)
     table[108] = hardware.century
-    boot = _LEGACY_DEVICES | _NO_VGA | _NO_MSI
+    boot = _LEGACY_DEVICES
+    boot |= 0 if hardware.vga else _NO_VGA
+    boot |= _NO_MSI if hardware.pci is None else 0
     boot |= _HAS_8042 if hardware.keyboard_irq is not None else 0
     pack_into("<H", table, 109, boot)
     flags = _WBINVD | _PROC_C1 | _NO_SLEEP_BUTTON | _NO_FIXED_RTC | _TIMER_32 | _RESET_REGISTER
@@ -122,6 +129,22 @@ def _madt(hardware: AcpiHardware) -> bytes:
     body += pack("<BBBBII", 1, 12, hardware.io_apic_id, 0, hardware.io_apic, 0)
     body += pack("<BBBBIH", 2, 10, 0, 0, hardware.timer_gsi, 0)
     body += pack("<BBBBIH", 2, 10, 0, hardware.sci, hardware.sci, _ACTIVE_HIGH_LEVEL)
+    for irq in hardware.pci.interrupts if hardware.pci is not None else ():
+        if irq != hardware.sci:
+            body += pack("<BBBBIH", 2, 10, 0, irq, irq, _ACTIVE_HIGH_LEVEL)
     # NMI on LINT1 of all processors, as a PC wires it.
     body += pack("<BBBHB", 4, 6, 0xFF, 0, 1)
     return _table(b"APIC", 4, bytes(body))
+
+
+def _hpet(base: int) -> bytes:
+    """The HPET description table (IA-PC HPET specification 1.0a, section 3.2.4)."""
+    # Three 64-bit timers of an Intel part, capable of legacy replacement.
+    block = 0x8086_A201
+    address = pack("<BBBBQ", 0, 64, 0, 0, base)
+    return _table(b"HPET", 1, pack("<I", block) + address + pack("<BHB", 0, 0x0080, 0))
+
+
+def _mcfg(base: int) -> bytes:
+    """The table of memory-mapped configuration space (PCI firmware specification 3.0, 4.1.2)."""
+    return _table(b"MCFG", 1, bytes(8) + pack("<QHBBI", base, 0, 0, 255, 0))
