@@ -145,7 +145,8 @@ class Memory:
     def __len__(self) -> int: ...
     def view(self) -> memoryview:
         """A writable view of the bytes, without a copy. What is written through it to pages that
-        may hold code, or whose changes are logged, must be told by :meth:`written`."""
+        may hold code, or whose changes are logged, must be told by :meth:`written`.
+        """
     def written(self, offset: int = 0, size: int | None = None) -> None:
         """Drops code translated from these bytes and marks their pages dirty."""
     def dirty_pages(self, offset: int = 0, size: int | None = None) -> bytes:

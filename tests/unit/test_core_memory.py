@@ -17,7 +17,7 @@ def boot(vcpu: _core.Vcpu, code_at: int) -> None:
     """Flat 32-bit protected mode, interrupts off."""
     flat = {"base": 0, "limit": 0xFFFFFFFF, "selector": 8}
     data = flat | {"attributes": 0xC093}
-    segments = {name: data for name in ("ds", "es", "ss", "fs", "gs")}
+    segments = dict.fromkeys(("ds", "es", "ss", "fs", "gs"), data)
     vcpu.set_system_registers({"cr0": 0x11, "cs": flat | {"attributes": 0xC09B}, **segments})
     vcpu.set_registers({"rip": code_at, "rsp": 0x7000, "rflags": 2})
 

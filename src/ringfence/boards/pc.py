@@ -213,16 +213,16 @@ class Pc:
             device.restore(state[name])
         self.pci_bus.restore(state["pci-bus"])
 
-    def memory_ranges(self) -> list[tuple[int, int]]:
-        """Address and size of the memory to map."""
+    def memory_ranges(self) -> list[tuple[int, int, int]]:
+        """The memory to map: address, size, and where it lies in the machine's memory."""
         low = min(self.memory, layout.LOW_LIMIT)
         ranges = [
-            (0, layout.VIDEO),
-            (layout.BIOS, layout.ONE_MEGABYTE - layout.BIOS),
-            (layout.ONE_MEGABYTE, low - layout.ONE_MEGABYTE),
+            (0, layout.VIDEO, 0),
+            (layout.BIOS, layout.ONE_MEGABYTE - layout.BIOS, layout.BIOS),
+            (layout.ONE_MEGABYTE, low - layout.ONE_MEGABYTE, layout.ONE_MEGABYTE),
         ]
         if self.memory > low:
-            ranges.append((4 * GIB, self.memory - low))
+            ranges.append((4 * GIB, self.memory - low, low))
         return ranges
 
     def boot(

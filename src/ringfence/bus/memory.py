@@ -21,30 +21,41 @@ class Dma(Protocol):
     def view(self, address: int, size: int) -> memoryview | None:
         """The bytes themselves, writable; ``None`` when they are not one piece of plain memory.
 
-        For moving much data without a copy in between: ``file.readinto(view)``. Not to be kept.
+        For moving much data without a copy in between: ``file.readinto(view)``. Not to be kept,
+        and :meth:`written` is to be told what was changed through it.
         """
+
+    def written(self, address: int, size: int) -> None:
+        """Bytes of a :meth:`view` were changed: code translated from them is not valid any more."""
 
 
 class MemoryMap(Protocol):
     """Where a guest sees pieces of memory; may change while the guest runs."""
 
+    def create(self, size: int) -> Any:
+        """Memory of whole pages, zeroed: an engine's object with ``view()`` and ``written()``."""
+
     def map(
         self,
         address: int,
         memory: Any,
+        *,
         offset: int = 0,
         size: int | None = None,
-        *,
         readonly: bool = False,
         log_dirty: bool = False,
+        replace: bool = False,
     ) -> None:
         """Shows ``size`` bytes of ``memory``, from ``offset`` on, at ``address`` (whole pages).
 
         A write to a read-only range comes to the device buses.
+
+        Raises:
+            ConfigError: other memory is there, and is not to be replaced.
         """
 
     def unmap(self, address: int, size: int) -> None:
-        """Takes away what is mapped there; whole mappings or parts of them."""
+        """Takes away what is mapped there, whole mappings or parts of them."""
 
 
 class NoMemory:
@@ -60,6 +71,9 @@ class NoMemory:
     def view(self, address: int, size: int) -> memoryview | None:  # noqa: ARG002
         """There is none."""
         return None
+
+    def written(self, address: int, size: int) -> None:
+        """Nothing to tell."""
 
 
 NO_MEMORY = NoMemory()

@@ -93,8 +93,7 @@ class AddressMap:
                 self._memory.map(
                     address,
                     window.memory,
-                    0,
-                    window.length,
+                    size=window.length,
                     readonly=window.readonly,
                     log_dirty=window.log_dirty,
                 )

@@ -12,6 +12,7 @@ Host ends (serial lines) live as long as the machine; engine, board and threads 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import starmap
 from threading import Condition, RLock, current_thread
 from time import monotonic
 
@@ -22,7 +23,7 @@ from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
 from ringfence.machine.clock import MachineClock
 from ringfence.machine.exit import ExitReason, MachineExit
-from ringfence.machine.memory import GuestMemory
+from ringfence.machine.memory import GuestMemory, Ram
 from ringfence.machine.processors import Processors
 from ringfence.machine.watch import ConsoleWatch
 from ringfence.units import NANOSECONDS
@@ -241,7 +242,7 @@ class Machine:
         machine = self._engine.create_machine(config.cpus, cpu=config.cpu)
         clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
-        memory = GuestMemory(machine, self._engine.error)
+        memory = GuestMemory(self._engine, machine)
         board = Pc(
             HostEnds(
                 clock=clock,
@@ -252,6 +253,7 @@ class Machine:
                 reset=self._reset,
                 debug_exit=self._debug_exit,
                 memory=memory,
+                memory_map=memory,
                 signal_msi=machine.signal_msi,
             ),
             memory=config.memory,
@@ -265,8 +267,7 @@ class Machine:
             command_line=files.command_line,
         )
         try:
-            for address, size in board.memory_ranges():
-                machine.map_memory(address, size)
+            memory.add_ram(config.memory, starmap(Ram, board.memory_ranges()))
             for address, data in plan.writes:
                 machine.write(address, data)
             vcpus = [machine.vcpu(index) for index in range(config.cpus)]

@@ -1,77 +1,117 @@
-"""Guest memory for devices: an engine's memory that answers everywhere."""
+"""Guest memory: what is mapped where, and how devices reach it."""
 
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from ringfence.engines import EngineMachine
+from ringfence.engines import Engine, EngineMachine, EngineMemory
+from ringfence.errors import ConfigError
 
-__all__ = ["GuestMemory"]
+__all__ = ["GuestMemory", "Ram"]
 
-_PAGE = 4096
+
+class Ram(NamedTuple):
+    """A piece of the machine's memory."""
+
+    address: int
+    size: int
+    #: Where it begins in the memory object.
+    offset: int
 
 
 class GuestMemory:
-    """A :class:`~ringfence.bus.Dma` over an engine's memory.
+    """Memory of one boot: a :class:`~ringfence.bus.Dma` and a :class:`~ringfence.bus.MemoryMap`.
 
     Args:
-        machine: The engine's machine.
-        error: What its methods raise.
+        engine: The engine.
+        machine: Its machine.
     """
 
-    def __init__(self, machine: EngineMachine, error: type[Exception]) -> None:
+    def __init__(self, engine: Engine, machine: EngineMachine) -> None:
+        self._engine = engine
         self._machine: EngineMachine | None = machine
-        self._error = error
-        self._view = getattr(machine, "view", None)
+        self._ram: EngineMemory | None = None
+        self._pieces: list[tuple[int, int, int, memoryview]] = []
+
+    def add_ram(self, size: int, pieces: Iterable[Ram]) -> None:
+        """Makes ``size`` bytes of memory and shows the guest those that ``pieces`` name."""
+        assert self._machine is not None
+        self._ram = self._engine.create_memory(size)
+        view = self._ram.view()
+        for address, length, offset in pieces:
+            self._machine.map(address, self._ram, offset=offset, size=length)
+            self._pieces.append((address, address + length, offset, view))
+
+    # As a bus master reaches it.
 
     def read(self, address: int, size: int) -> bytes:
         """Copies out; all ones where no memory is."""
-        if self._machine is None:
+        machine = self._machine
+        if machine is None or not 0 <= address < 1 << 64:
             return b"\xff" * size
-        try:
-            return self._machine.read(address, size)
-        except (self._error, OverflowError):
-            return b"".join(self._page(at, part) for at, part in _pages(address, size))
+        return machine.dma_read(address, size)
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copies in; dropped where no memory is."""
+        if self._machine is not None and 0 <= address < 1 << 64:
+            self._machine.dma_write(address, data)
+
+    def view(self, address: int, size: int) -> memoryview | None:
+        """The bytes themselves, if they lie in one piece of the machine's memory."""
+        for start, end, offset, view in self._pieces:
+            if start <= address and address + size <= end:
+                at = address - start + offset
+                return view[at : at + size]
+        return None
+
+    def written(self, address: int, size: int) -> None:
+        """Bytes were changed through a view."""
+        for start, end, offset, _ in self._pieces:
+            if start <= address and address + size <= end and self._ram is not None:
+                self._ram.written(address - start + offset, size)
+
+    # As the board arranges it.
+
+    def create(self, size: int) -> EngineMemory:
+        """Memory to map."""
+        return self._engine.create_memory(size)
+
+    def map(
+        self,
+        address: int,
+        memory: EngineMemory,
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        readonly: bool = False,
+        log_dirty: bool = False,
+        replace: bool = False,
+    ) -> None:
+        """Shows memory to the guest.
+
+        Raises:
+            ConfigError: the engine refuses: other memory is there.
+        """
         if self._machine is None:
             return
         try:
-            self._machine.write(address, data)
-        except (self._error, OverflowError):
-            rest = memoryview(data)
-            for at, part in _pages(address, len(rest)):
-                with suppress(self._error, OverflowError):
-                    self._machine.write(at, rest[:part])
-                rest = rest[part:]
+            self._machine.map(
+                address,
+                memory,
+                offset=offset,
+                size=size,
+                readonly=readonly,
+                log_dirty=log_dirty,
+                replace=replace,
+            )
+        except (self._engine.error, OverflowError) as error:
+            raise ConfigError(f"memory can't be mapped at {address:#x}: {error}") from error
 
-    def view(self, address: int, size: int) -> memoryview | None:
-        """The bytes themselves, if the engine can show them in one piece."""
-        if self._view is None:
-            return None
-        try:
-            found: Any = self._view(address, size)
-        except (self._error, OverflowError):
-            return None
-        return None if found is None else memoryview(found)
+    def unmap(self, address: int, size: int) -> None:
+        """Hides memory from the guest."""
+        if self._machine is not None:
+            self._machine.unmap(address, size)
 
     def close(self) -> None:
         """Lets go of the machine: as if it had no memory from then on."""
-        self._machine = self._view = None
-
-    def _page(self, address: int, size: int) -> bytes:
-        assert self._machine is not None
-        try:
-            return self._machine.read(address, size)
-        except (self._error, OverflowError):
-            return b"\xff" * size
-
-
-def _pages(address: int, size: int) -> list[tuple[int, int]]:
-    """A range cut at page boundaries; addresses beyond 64 bits wrap."""
-    pieces = []
-    while size:
-        part = min(size, _PAGE - address % _PAGE)
-        pieces.append((address % (1 << 64), part))
-        address, size = address + part, size - part
-    return pieces
+        self._machine = self._ram = None
+        self._pieces.clear()

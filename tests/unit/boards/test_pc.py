@@ -120,10 +120,10 @@ def test_memory_map(memory: int) -> None:
         assert lower.end <= upper.start
     usable = [entry for entry in told if entry.kind == RAM]
     for entry in usable:
-        assert any(start <= entry.start and entry.end <= start + size for start, size in mapped)
-    assert sum(size for start, size in mapped if start >= 1 << 20) == memory - (1 << 20)
-    assert not any(start < 4 * GIB < start + size for start, size in mapped)
-    assert not any(start < 0xFEC00000 < start + size for start, size in mapped)
+        assert any(start <= entry.start and entry.end <= start + size for start, size, _ in mapped)
+    assert sum(size for start, size, _ in mapped if start >= 1 << 20) == memory - (1 << 20)
+    assert not any(start < 4 * GIB < start + size for start, size, _ in mapped)
+    assert not any(start < 0xFEC00000 < start + size for start, size, _ in mapped)
     assert sum(entry.size for entry in usable) >= memory - (1 << 20) + 0x9F000
 
 

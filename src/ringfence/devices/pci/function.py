@@ -75,6 +75,9 @@ class _FunctionDma:
     def view(self, address: int, size: int) -> memoryview | None:
         return self.target.view(address, size)
 
+    def written(self, address: int, size: int) -> None:
+        self.target.written(address, size)
+
 
 class PciDevice:
     """Base of all functions.

@@ -57,6 +57,9 @@ class Memory:
     def view(self, address: int, size: int) -> memoryview | None:
         return memoryview(self.data)[address : address + size]
 
+    def written(self, address: int, size: int) -> None:
+        pass
+
 
 class Bench:
     def __init__(self, *cards: Card) -> None:
