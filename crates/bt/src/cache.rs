@@ -15,7 +15,7 @@ use libc::{
 };
 use ringfence_engine::EngineError;
 
-use crate::context::{Context, TARGETS};
+use crate::context::{CLASSES, Context, TARGETS};
 use crate::emit::asm::{Asm, patch};
 
 /// Bytes of code per processor, committed as they are used.
@@ -74,6 +74,8 @@ pub struct BranchExit {
     pub target: u64,
     /// The target is wanted in the variant with separate checks.
     pub separate: bool,
+    /// The target runs with RFLAGS.AC, which opens user pages, or without.
+    pub access: Option<bool>,
     /// Block that it is linked to.
     pub linked: Option<BlockId>,
 }
@@ -228,7 +230,7 @@ impl Cache {
 
     /// Drops everything.
     pub fn reset(&mut self, context: &mut Context) {
-        for class in 0..2 {
+        for class in 0..CLASSES {
             context.forget_targets(class, self.miss);
         }
         self.hot.rewind(self.blocks_start.0);
@@ -414,7 +416,7 @@ impl Cache {
             self.map.remove(&key);
         }
         let slot = key.linear as usize & (TARGETS - 1);
-        for class in 0..2 {
+        for class in 0..CLASSES {
             if target != 0 && context.targets[class][0][slot] == target {
                 context.forget_target(class, slot, self.miss);
             }

@@ -12,6 +12,9 @@ use crate::cpu::Cpu;
 
 /// log2 of the number of TLB entries per privilege class.
 pub const TLB_BITS: u32 = 12;
+/// Privilege classes: what memory accesses may reach. 0 supervisor, 1 user, 2 supervisor with
+/// user pages, by RFLAGS.AC while CR4.SMAP is set.
+pub const CLASSES: usize = 3;
 /// Number of TLB entries per privilege class.
 pub const TLB_SIZE: usize = 1 << TLB_BITS;
 /// Number of indirect-branch targets per privilege class, indexed by the low bits of the
@@ -112,7 +115,7 @@ pub struct Context {
     /// Not zero: an interrupt is to be delivered as soon as IF is set.
     pub interrupt_waits: u32,
     /// Not zero: the branch targets of the privilege class are those of 64-bit code.
-    pub targets64: [u32; 2],
+    pub targets64: [u32; CLASSES],
     /// Host addresses of checked windows of the block that runs.
     pub windows: [u64; 64],
     /// Guest TSC less host TSC.
@@ -126,12 +129,12 @@ pub struct Context {
     /// XMM0 to XMM15 over a light helper.
     pub xmm: [Vector; 16],
     /// Recent pages by privilege class.
-    pub recent: [[RecentPage; RECENT_SLOTS]; 2],
-    /// TLB by privilege class: 0 supervisor, 1 user.
-    pub tlb: [[TlbEntry; TLB_SIZE]; 2],
+    pub recent: [[RecentPage; RECENT_SLOTS]; CLASSES],
+    /// TLB by privilege class.
+    pub tlb: [[TlbEntry; TLB_SIZE]; CLASSES],
     /// Host addresses of indirect-branch targets by privilege class, for branches that leave the
     /// flags in EFLAGS and for those that leave them in the context.
-    pub targets: [[[u64; TARGETS]; 2]; 2],
+    pub targets: [[[u64; TARGETS]; 2]; CLASSES],
     /// What an address that hits [`RecentPage::MISS`] reads and writes.
     pub garbage: [u8; 4096],
 }
@@ -194,7 +197,7 @@ impl ContextBox {
         context.this = pointer.as_ptr() as u64;
         context.xsave_mask = 3;
         context.host_mxcsr = 0x1f80;
-        for class in 0..2 {
+        for class in 0..CLASSES {
             for (index, entry) in context.tlb[class].iter_mut().enumerate() {
                 let tag = TlbEntry::miss(index);
                 *entry = TlbEntry {

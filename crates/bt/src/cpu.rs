@@ -121,6 +121,8 @@ pub struct Cpu {
     pub nmi_blocked: bool,
     /// HLT: wait for an interrupt.
     pub halted: bool,
+    /// Data and I/O breakpoints that were met, by number: a debug exception is due.
+    pub breakpoints_hit: u8,
     /// Model-specific registers.
     pub msr: Msrs,
     /// x87, SSE and AVX state, valid while it is not resident in host registers.
@@ -150,6 +152,7 @@ impl Cpu {
             interrupt_shadow: false,
             nmi_blocked: false,
             halted: false,
+            breakpoints_hit: 0,
             msr: Msrs::default(),
             xsave: XsaveArea([0; XSAVE_SIZE]),
         });
@@ -202,6 +205,7 @@ impl Cpu {
         self.interrupt_shadow = false;
         self.nmi_blocked = false;
         self.halted = false;
+        self.breakpoints_hit = 0;
         if !init {
             self.xcr0 = cr::XCR0_X87;
             self.msr = Msrs {

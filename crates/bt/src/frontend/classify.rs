@@ -57,6 +57,10 @@ pub enum Kind {
     Sti,
     /// CLD.
     Cld,
+    /// CLAC at privilege level 0.
+    Clac,
+    /// STAC at privilege level 0.
+    Stac,
     /// PAUSE.
     Pause,
     /// SWAPGS at privilege level 0.
@@ -70,7 +74,8 @@ pub enum Kind {
 impl Kind {
     /// Only privilege level 0 may do it; elsewhere the interpreter raises the fault.
     pub fn is_privileged(self) -> bool {
-        matches!(self, Self::Cli | Self::Sti | Self::Swapgs | Self::Sysret)
+        use Kind::{Clac, Cli, Stac, Sti, Swapgs, Sysret};
+        matches!(self, Cli | Sti | Swapgs | Sysret | Clac | Stac)
     }
 }
 
@@ -272,6 +277,8 @@ fn kind(code: Code) -> Kind {
         M::Pause => return Kind::Pause,
         M::Cli => return Kind::Cli,
         M::Sti => return Kind::Sti,
+        M::Clac => return Kind::Clac,
+        M::Stac => return Kind::Stac,
         M::Cld => return Kind::Cld,
         M::Swapgs => return Kind::Swapgs,
         _ => {}

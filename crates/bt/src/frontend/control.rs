@@ -155,6 +155,16 @@ impl Lower<'_> {
         self.add_exit(site, target, false);
     }
 
+    /// Branches to `target` with access to user pages, or without.
+    pub(super) fn branch_with_access(&mut self, target: u64, access: bool, live: u8) {
+        self.need_flags(live);
+        let site = self.hot.jmp(std::ptr::null());
+        self.add_exit(site, target, false);
+        if let Some(exit) = self.code.exits.last_mut() {
+            exit.access = Some(access);
+        }
+    }
+
     /// Registers the branch at `site` as an exit to `target`.
     pub(super) fn add_exit(&mut self, site: *mut u8, target: u64, separate: bool) {
         let stub = self.cold.here();
@@ -171,6 +181,7 @@ impl Lower<'_> {
             stub,
             target,
             separate,
+            access: None,
             linked: None,
         });
     }

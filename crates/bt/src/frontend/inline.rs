@@ -71,6 +71,8 @@ impl Lower<'_> {
             }
             Kind::Rdtsc => self.rdtsc(decoded, false),
             Kind::Rdtscp => self.rdtsc(decoded, true),
+            Kind::Clac => self.user_access(decoded, false),
+            Kind::Stac => self.user_access(decoded, true),
             Kind::Syscall => self.syscall(decoded),
             _ => self.sysret(decoded),
         }
@@ -199,6 +201,22 @@ impl Lower<'_> {
         self.hot.op_reg(false, op::LOAD, RAX, RAX);
     }
 
+    /// CLAC and STAC. What follows is code of another privilege class, if CR4.SMAP is set.
+    fn user_access(&mut self, decoded: &Decoded, open: bool) {
+        self.clobber_flags(decoded.live_before());
+        self.test(Mem::gs(at!(cpu.cr4)), cr::CR4_SMAP);
+        self.interpret_if(cc::E, decoded);
+        self.target_mode_check(if open { 2 } else { 0 }, decoded);
+        let (operation, operand) = if open {
+            (OR, flags::AC as u32)
+        } else {
+            (AND, !flags::AC as u32)
+        };
+        self.immediate(operation, Mem::gs(at!(cpu.rflags)), operand);
+        let next = decoded.instruction.next_ip();
+        self.branch_with_access(next, open, decoded.live_after);
+    }
+
     /// SYSCALL in 64-bit mode whose mask clears all arithmetic flags, as every kernel's does.
     fn syscall(&mut self, decoded: &Decoded) {
         self.clobber_flags(ALL_FLAGS);
@@ -210,6 +228,12 @@ impl Lower<'_> {
         self.immediate_register(AND, R10, flags::ARITHMETIC);
         self.immediate_register(CMP, R10, flags::ARITHMETIC);
         self.interpret_if(cc::NE, decoded);
+        // RFLAGS.AC that stays set may open user pages.
+        self.test(Mem::gs(at!(cpu.msr.fmask)), flags::AC);
+        let cleared = self.hot.short(0x70 | cc::NE);
+        self.test(Mem::gs(at!(cpu.rflags)), flags::AC);
+        self.interpret_if(cc::NE, decoded);
+        self.hot.bind_short(cleared);
         self.flags_image();
         self.hot.store(Mem::gs(gpr(GUEST_R11)), R10);
         self.hot.mov_imm(RCX, decoded.instruction.next_ip());

@@ -211,7 +211,9 @@ impl<'a> Lower<'a> {
             | Kind::Pause
             | Kind::Swapgs
             | Kind::Syscall
-            | Kind::Sysret => self.inline_system(decoded),
+            | Kind::Sysret
+            | Kind::Clac
+            | Kind::Stac => self.inline_system(decoded),
         }
         self.ended || last && ends_block(decoded.kind)
     }

@@ -44,8 +44,6 @@ pub mod meta {
     pub const SIZE: u32 = 0x3ff;
     /// The access is a store.
     pub const WRITE: u32 = 1 << 10;
-    /// Privilege class.
-    pub const CLASS_SHIFT: u32 = 11;
     /// The access is a window: a failure returns to the code.
     pub const WINDOW: u32 = 1 << 12;
     /// Offset of the guest instruction in its page.
@@ -54,6 +52,8 @@ pub mod meta {
     pub const RECENT_SHIFT: u32 = 25;
     /// Slots; this one means none.
     pub const RECENT: u32 = 31;
+    /// Above it, the privilege class.
+    pub const CLASS_SHIFT: u32 = 30;
     /// What the helper returns when a window can't be accessed as a whole.
     pub const FAILED: u64 = 1;
 }

@@ -20,12 +20,20 @@ impl Mode {
     const FS_CHECKED: u32 = 1 << 5;
     const GS_CHECKED: u32 = 1 << 6;
     const SEPARATE: u32 = 1 << 7;
+    const ACCESS: u32 = 1 << 8;
 
     /// The mode that `cpu` is in.
     pub fn of(cpu: &Cpu) -> Self {
         let user = cpu.cpl == 3;
         let alignment = user && cpu.cr0 & cr::CR0_AM != 0 && cpu.rflags & flags::AC != 0;
-        if cpu.rflags & (flags::TF | flags::VM) != 0 || alignment || cpu.cr0 & cr::CR0_PE == 0 {
+        // RF holds for one instruction, where a breakpoint may lie.
+        let debugged = cpu.breakpoints_hit != 0
+            || cpu.rflags & flags::RF != 0 && crate::interp::breakpoints::armed(cpu);
+        if debugged
+            || cpu.rflags & (flags::TF | flags::VM) != 0
+            || alignment
+            || cpu.cr0 & cr::CR0_PE == 0
+        {
             return Self::INTERPRET;
         }
         let mut bits = 0;
@@ -48,6 +56,8 @@ impl Mode {
         }
         if user {
             bits |= Self::USER;
+        } else if cpu.rflags & flags::AC != 0 && cpu.cr4 & cr::CR4_SMAP != 0 {
+            bits |= Self::ACCESS;
         }
         if cpu.cr0 & (cr::CR0_EM | cr::CR0_TS) == 0 && cpu.cr4 & cr::CR4_OSFXSR != 0 {
             bits |= Self::FPU;
@@ -76,9 +86,28 @@ impl Mode {
         if self.0 & Self::BITS32 != 0 { 32 } else { 64 }
     }
 
-    /// Privilege class of memory accesses: 0 supervisor, 1 user.
+    /// The mode after CLAC or STAC.
+    pub fn with_access(self, access: bool) -> Self {
+        Self(self.0 & !Self::ACCESS | if access { Self::ACCESS } else { 0 })
+    }
+
+    /// Supervisor code that may access user pages in spite of CR4.SMAP.
+    pub fn access(self) -> bool {
+        self.0 & Self::ACCESS != 0
+    }
+
+    /// Privilege level 3.
+    pub fn user(self) -> bool {
+        self.0 & Self::USER != 0
+    }
+
+    /// Privilege class of memory accesses: see [`crate::context::CLASSES`].
     pub fn class(self) -> usize {
-        usize::from(self.0 & Self::USER != 0)
+        match (self.user(), self.access()) {
+            (true, _) => 1,
+            (false, true) => 2,
+            _ => 0,
+        }
     }
 
     /// x87, MMX and SSE instructions run.

@@ -148,6 +148,7 @@ impl Translator {
             write: false,
             fetch: true,
             user: cpu.cpl == 3,
+            implicit: false,
         };
         let translation = walk(cpu, phys, linear, access).ok()?;
         let gpa = translation.gpa & !0xfff;
@@ -446,8 +447,8 @@ impl Translator {
         let refused = match info.kind {
             Kind::Rdtsc | Kind::Rdtscp => !mode.tsc(),
             Kind::ReadSelector => instruction.op0_kind() != OpKind::Register,
-            Kind::Syscall | Kind::Sysret if mode.bits() != 64 => true,
-            kind => kind.is_privileged() && mode.class() != 0,
+            Kind::Syscall | Kind::Sysret | Kind::Clac | Kind::Stac if mode.bits() != 64 => true,
+            kind => kind.is_privileged() && mode.user(),
         };
         if refused {
             return true;

@@ -10,6 +10,7 @@ mod alu;
 pub mod arithmetic;
 mod bits;
 mod branch;
+pub mod breakpoints;
 mod dispatch;
 mod multiply;
 pub mod native;
@@ -75,6 +76,9 @@ fn retire(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
 /// raises.
 pub fn step<E: Env>(cpu: &mut Cpu, env: &mut E) -> Step {
     let before = Before::of(cpu);
+    if let Err(trap) = breakpoints::before_instruction(cpu) {
+        return before.resolve(cpu, env, trap);
+    }
     match fetch(cpu, env) {
         Ok(instruction) => finish(cpu, env, before, &instruction),
         Err(trap) => before.resolve(cpu, env, trap),
@@ -94,15 +98,19 @@ pub fn step_decoded<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instructio
 /// State that an exit to the machine must find again.
 #[derive(Clone, Copy)]
 struct Before {
+    rip: u64,
     rflags: u64,
     shadow: bool,
+    hits: u8,
 }
 
 impl Before {
     fn of(cpu: &Cpu) -> Self {
         Self {
+            rip: cpu.rip,
             rflags: cpu.rflags,
             shadow: cpu.interrupt_shadow,
+            hits: cpu.breakpoints_hit,
         }
     }
 
@@ -112,9 +120,11 @@ impl Before {
         match trap {
             Trap::Exit(exit) => {
                 cpu.interrupt_shadow = self.shadow;
+                cpu.breakpoints_hit = self.hits;
                 Step::Exit(exit)
             }
             Trap::Exception(exception) => {
+                cpu.breakpoints_hit = 0;
                 let step = deliver(cpu, env, exception);
                 cpu.interrupt_shadow = matches!(step, Step::Exit(_)) && self.shadow;
                 step
@@ -136,7 +146,7 @@ fn finish<E: Env>(cpu: &mut Cpu, env: &mut E, before: Before, instruction: &Inst
     if let Err(trap) = execute(cpu, env, instruction) {
         return before.resolve(cpu, env, trap);
     }
-    if before.rflags & (flags::RF | flags::TF) != 0 {
+    if before.rflags & (flags::RF | flags::TF) != 0 || cpu.breakpoints_hit != 0 {
         return after_debug_flags(cpu, env, before, instruction);
     }
     if cpu.halted {
@@ -146,7 +156,7 @@ fn finish<E: Env>(cpu: &mut Cpu, env: &mut E, before: Before, instruction: &Inst
     }
 }
 
-/// What RF and TF, set before the instruction, do after it (SDM vol. 3B, 17.3.1).
+/// What RF and TF, set before the instruction, and breakpoints do after it (SDM vol. 3B, 17.3.1).
 #[cold]
 fn after_debug_flags<E: Env>(
     cpu: &mut Cpu,
@@ -156,13 +166,17 @@ fn after_debug_flags<E: Env>(
 ) -> Step {
     use Mnemonic::*;
     let mnemonic = instruction.mnemonic();
-    // IRET loads RF itself.
-    if !matches!(mnemonic, Iret | Iretd | Iretq) {
+    // IRET loads RF itself; a repeated instruction that paused is not complete.
+    let paused = before.rip == cpu.rip && instruction.is_string_instruction();
+    if !matches!(mnemonic, Iret | Iretd | Iretq) && !paused {
         cpu.rflags &= !flags::RF;
     }
     let entered = matches!(mnemonic, Int | Int1 | Int3 | Into | Syscall);
-    if before.rflags & flags::TF != 0 && !entered && !stack::loads_ss(instruction) {
-        cpu.dr[6] |= DR6_BS;
+    let stepped = before.rflags & flags::TF != 0 && !entered;
+    // A load of SS holds back what it causes until the next instruction.
+    if (stepped || cpu.breakpoints_hit != 0) && !stack::loads_ss(instruction) {
+        cpu.dr[6] |= u64::from(cpu.breakpoints_hit) | if stepped { DR6_BS } else { 0 };
+        cpu.breakpoints_hit = 0;
         let debug = Exception {
             vector: exception::DB,
             error_code: None,
@@ -185,11 +199,7 @@ fn after_debug_flags<E: Env>(
 pub fn fetch<E: Env>(cpu: &mut Cpu, env: &mut E) -> Result<Instruction, Trap> {
     address::check_branch_target(cpu, cpu.rip)?;
     let mode64 = cpu.mode64();
-    let linear = if mode64 {
-        cpu.rip
-    } else {
-        cpu.seg[CS].base.wrapping_add(cpu.rip) & 0xffff_ffff
-    };
+    let linear = system::linear_rip(cpu);
     let mut bytes = [0; MAX_LENGTH];
     let mut length = env.fetch(cpu, linear, &mut bytes)?.min(MAX_LENGTH);
     loop {

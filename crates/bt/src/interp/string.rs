@@ -149,7 +149,7 @@ fn repeat<E: Env>(
         if finished || count == done {
             return retire(cpu, instruction);
         }
-        if stepped || env.should_yield() {
+        if stepped || cpu.breakpoints_hit != 0 || env.should_yield() {
             return Ok(());
         }
     }

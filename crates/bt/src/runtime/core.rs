@@ -15,7 +15,7 @@ use super::signals::Registration;
 use super::stubs::Stubs;
 use super::unconfirmed::Unconfirmed;
 use crate::cache::{BlockId, Cache, Key};
-use crate::context::{Context, ContextBox, KICKED};
+use crate::context::{CLASSES, Context, ContextBox, KICKED};
 use crate::cpu::Cpu;
 use crate::env::Flush;
 use crate::frontend::mode::Mode;
@@ -23,7 +23,7 @@ use crate::frontend::translate::{Refusal, Translator};
 use crate::frontend::{exit, late_indirect_entries};
 use crate::interp::system::cpuid::CpuidModel;
 use crate::interp::system::{Delivery, deliver_interrupt, deliver_nmi, startup};
-use crate::interp::{Step, step, step_decoded};
+use crate::interp::{Step, breakpoints, step, step_decoded};
 use crate::softmmu::phys::Phys;
 use crate::softmmu::world::World;
 
@@ -82,7 +82,7 @@ pub struct Core {
     bit: u64,
     id: u32,
     /// Mode that the branch targets of each class were entered for.
-    target_modes: [Mode; 2],
+    target_modes: [Mode; CLASSES],
     /// CR0, CR4, EFER and XCR0 that they were entered for.
     control: [u64; 4],
     /// The exit that the machine is answering.
@@ -161,7 +161,7 @@ impl Core {
             translator,
             stubs,
             id,
-            target_modes: [Mode::INTERPRET; 2],
+            target_modes: [Mode::INTERPRET; CLASSES],
             control: [0; 4],
             answering: None,
             incomplete: None,
@@ -350,7 +350,7 @@ impl Core {
         let context = self.context();
         if control != self.control {
             self.control = control;
-            for class in 0..2 {
+            for class in 0..CLASSES {
                 self.target_modes[class] = Mode::INTERPRET;
                 context.targets64[class] = 0;
             }
@@ -394,6 +394,9 @@ impl Core {
             return None;
         }
         let cpu = self.cpu();
+        if breakpoints::on_page(cpu, linear, true) {
+            return None;
+        }
         let (physical, global) = Translator::locate(cpu, &self.world.phys, linear)?;
         let key = Key {
             linear,
@@ -522,6 +525,7 @@ impl Core {
         let context = self.context();
         let cpu = &mut context.cpu;
         cpu.interrupt_shadow = false;
+        cpu.rflags &= !flags::RF;
         context.flags = to_context(cpu.rflags);
         context.xsave_mask = (cpu.xcr0 | 3) as u32 & 7;
         context.tsc_offset = self
@@ -592,6 +596,7 @@ impl Core {
             )));
         };
         let mode = Mode(source.key.mode).with_separate(exit.separate);
+        let mode = exit.access.map_or(mode, |access| mode.with_access(access));
         let target = exit.target;
         self.cpu().rip = target;
         if self.context().kick.load(Ordering::Relaxed) != 0 {

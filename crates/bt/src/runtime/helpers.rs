@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::core::Core;
 use crate::context::{Context, TlbEntry};
 use crate::frontend::meta;
+use crate::interp::breakpoints;
 use crate::softmmu::tlb::Tlb;
 use crate::softmmu::walk::{Access, walk};
 
@@ -26,7 +27,7 @@ pub unsafe extern "sysv64" fn memory_miss(context: *mut Context, linear: u64, me
         (context, core)
     };
     core.statistics.tlb_misses += 1;
-    let class = (meta >> meta::CLASS_SHIFT & 1) as usize;
+    let class = (meta >> meta::CLASS_SHIFT) as usize;
     let write = meta & meta::WRITE != 0;
     let window = meta & meta::WINDOW != 0;
     let size = u64::from(meta & meta::SIZE);
@@ -64,10 +65,14 @@ fn translate(
     if tag ^ linear < 4096 {
         return Some(entry.host + offset);
     }
+    if breakpoints::on_page(&context.cpu, linear, false) {
+        return None;
+    }
     let access = Access {
         write,
         fetch: false,
         user: class == 1,
+        implicit: false,
     };
     let world = &mut core.world;
     let translation = walk(&context.cpu, &world.phys, linear, access).ok()?;

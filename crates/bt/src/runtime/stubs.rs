@@ -2,7 +2,7 @@
 
 use super::helpers;
 use crate::cache::Cache;
-use crate::context::{self, RECENT_SLOTS, at, gpr};
+use crate::context::{self, CLASSES, RECENT_SLOTS, at, gpr};
 use crate::emit::asm::reg::{R9, R10, R11, RAX, RDI, RDX, RSI, RSP};
 use crate::emit::asm::{Asm, Mem, cc, op};
 use crate::frontend::exit;
@@ -45,7 +45,7 @@ pub struct Stubs {
     pub memory_miss: *const u8,
     /// As `memory_miss`, but looks into the TLB first and makes the page the recent one of its
     /// slot; by privilege class, slot, and load or store.
-    pub recent_miss: [[[*const u8; 2]; RECENT_SLOTS]; 2],
+    pub recent_miss: [[[*const u8; 2]; RECENT_SLOTS]; CLASSES],
     /// Where the signal handler resumes after a fault of guest code, its address in R10.
     pub native_fault: *const u8,
 }
@@ -75,7 +75,7 @@ impl Stubs {
         let memory_miss = emit_memory_miss(asm, saved);
 
         let bmi2 = std::arch::is_x86_feature_detected!("bmi2");
-        let mut recent_miss = [[[std::ptr::null(); 2]; RECENT_SLOTS]; 2];
+        let mut recent_miss = [[[std::ptr::null(); 2]; RECENT_SLOTS]; CLASSES];
         for (class, slots) in recent_miss.iter_mut().enumerate() {
             for (slot, stubs) in slots.iter_mut().enumerate() {
                 *stubs = [false, true].map(|write| {

@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 use super::phys::Place;
 use super::walk::Translation;
 use crate::cache::FastHasher;
-use crate::context::{Context, TLB_SIZE, TlbEntry};
+use crate::context::{CLASSES, Context, TLB_SIZE, TlbEntry};
 
 /// Book-keeping of one processor's TLB; the entries are in its [`Context`].
 #[derive(Debug)]
 pub struct Tlb {
     bit: u64,
     /// Indices of entries that were filled since they were last flushed, by class.
-    log: [Vec<u16>; 2],
+    log: [Vec<u16>; CLASSES],
     /// 2 MiB ranges of linear addresses in which a large page was seen.
     large: HashSet<u64, BuildHasherDefault<FastHasher>>,
 }
@@ -26,7 +26,7 @@ impl Tlb {
         let log = || Vec::with_capacity(TLB_SIZE);
         Self {
             bit,
-            log: [log(), log()],
+            log: std::array::from_fn(|_| log()),
             large: HashSet::default(),
         }
     }
@@ -101,7 +101,7 @@ impl Tlb {
 
     /// Drops all translations, or all that are not global.
     pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
-        for class in 0..2 {
+        for class in 0..CLASSES {
             context.forget_recent(class);
             let entries = &mut context.tlb[class];
             self.log[class].retain(|&index| {
@@ -125,7 +125,7 @@ impl Tlb {
             return self.flush(context, false);
         }
         let index = TlbEntry::index(linear);
-        for class in 0..2 {
+        for class in 0..CLASSES {
             context.forget_recent(class);
             let entry = &mut context.tlb[class][index];
             let page = linear & !0xfff;
@@ -145,7 +145,7 @@ impl Tlb {
 
     /// Takes away the right to write freely to host addresses `[start, end)`.
     pub fn protect_range(&mut self, context: &mut Context, start: u64, end: u64) {
-        for class in 0..2 {
+        for class in 0..CLASSES {
             context.forget_recent(class);
             for index in 0..TLB_SIZE {
                 let entry = &mut context.tlb[class][index];

@@ -16,6 +16,8 @@ pub struct Access {
     pub fetch: bool,
     /// At user privilege.
     pub user: bool,
+    /// Not by an operand: descriptor tables, task-state segments. RFLAGS.AC does not count.
+    pub implicit: bool,
 }
 
 /// A translation.
@@ -133,7 +135,7 @@ fn attempt(
             continue;
         }
         let may_write = writable || !access.user && cpu.cr0 & cr::CR0_WP == 0;
-        let smap = cpu.cr4 & cr::CR4_SMAP != 0 && cpu.rflags & flags::AC == 0;
+        let smap = cpu.cr4 & cr::CR4_SMAP != 0 && (access.implicit || cpu.rflags & flags::AC == 0);
         let denied = access.user && !user
             || access.write && !may_write
             || access.fetch && (!executable || !access.user && user && smep)

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use iced_x86::Code;
 use ringfence_engine::{Clock, Exit, LocalDevices};
+use ringfence_x86::{cr, flags};
 
 use super::phys::Phys;
 use super::tlb::Tlb;
@@ -15,6 +16,7 @@ use super::walk::{Access, walk};
 use crate::context::{Context, TlbEntry};
 use crate::cpu::Cpu;
 use crate::env::{Env, Flush, Privilege, Trap};
+use crate::interp::breakpoints;
 use crate::interp::system::cpuid::{Availability, CpuidModel};
 
 /// A device access that the instruction under way has made already.
@@ -137,7 +139,8 @@ impl World {
         privilege: Privilege,
     ) -> Result<Result<*mut u8, u64>, Trap> {
         let user = cpu.cpl == 3 && privilege == Privilege::Current;
-        let class = usize::from(user);
+        let implicit = privilege == Privilege::System;
+        let class = class_of(cpu, user, implicit);
         let entry = self.entry(class, linear);
         let tag = if write {
             entry.tag_write
@@ -151,6 +154,7 @@ impl World {
             write,
             fetch: false,
             user,
+            implicit,
         };
         let translation =
             walk(cpu, &self.phys, linear, access).map_err(|code| Trap::page_fault(linear, code))?;
@@ -162,8 +166,10 @@ impl World {
         }
         // SAFETY: valid by the contract of `new`; no other reference to the TLB lives here.
         let context = unsafe { &mut *self.context };
-        self.tlb
-            .fill(context, class, linear, &translation, &place, write);
+        if !breakpoints::on_page(cpu, linear, false) {
+            self.tlb
+                .fill(context, class, linear, &translation, &place, write);
+        }
         if write && place.holders.load(Ordering::SeqCst) != 0 {
             self.pending
                 .code_writes
@@ -286,6 +292,7 @@ impl Env for World {
                         write: false,
                         fetch: true,
                         user,
+                        implicit: false,
                     };
                     let translation = match walk(cpu, &self.phys, at, access) {
                         Ok(translation) => translation,
@@ -317,6 +324,7 @@ impl Env for World {
             write: false,
             fetch: true,
             user: cpu.cpl == 3,
+            implicit: false,
         };
         walk(cpu, &self.phys, linear, access)
             .map(|_| ())
@@ -339,7 +347,11 @@ impl Env for World {
                 Err(gpa) => world.mmio_read(gpa, part)?,
             }
             Ok(())
-        })
+        })?;
+        if privilege == Privilege::Current {
+            breakpoints::note(cpu, breakpoints::Access::Read, linear, size as u64);
+        }
+        Ok(())
     }
 
     fn store(
@@ -367,6 +379,9 @@ impl Env for World {
                 }
                 Ok(())
             })?;
+        }
+        if privilege == Privilege::Current {
+            breakpoints::note(cpu, breakpoints::Access::Write, linear, data.len() as u64);
         }
         Ok(())
     }
@@ -400,6 +415,7 @@ impl Env for World {
                     copy_in(host, &mut bytes[..size]);
                     let old = u64::from_le_bytes(bytes);
                     if compare_exchange(host, size, old, f(old)) {
+                        breakpoints::note(cpu, breakpoints::Access::Write, linear, size as u64);
                         return Ok(old);
                     }
                 }
@@ -420,13 +436,17 @@ impl Env for World {
     }
 
     fn ram_page(&mut self, cpu: &mut Cpu, linear: u64, write: bool) -> Option<*mut u8> {
+        if breakpoints::on_page(cpu, linear, false) {
+            return None;
+        }
         let host = self
             .host(cpu, linear, 0, write, Privilege::Current)
             .ok()?
             .ok()?;
         if write {
             // A page with code wants each store seen.
-            let entry = self.entry(usize::from(cpu.cpl == 3), linear);
+            let class = class_of(cpu, cpu.cpl == 3, false);
+            let entry = self.entry(class, linear);
             (entry.tag_write ^ linear < 4096).then_some(host)
         } else {
             Some(host)
@@ -495,6 +515,16 @@ impl Env for World {
 
     fn devices(&self) -> &dyn LocalDevices {
         &*self.devices
+    }
+}
+
+/// Privilege class of a data access.
+fn class_of(cpu: &Cpu, user: bool, implicit: bool) -> usize {
+    let open = cpu.rflags & flags::AC != 0 && cpu.cr4 & cr::CR4_SMAP != 0;
+    match (user, implicit) {
+        (true, _) => 1,
+        (false, false) if open => 2,
+        _ => 0,
     }
 }
 

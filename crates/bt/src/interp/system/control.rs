@@ -1,9 +1,9 @@
 //! Control and debug registers (SDM vol. 3A, 2.5 and 17.2).
 
 use iced_x86::{Code, Instruction, Register};
-use ringfence_x86::{cr, exception as ex};
+use ringfence_x86::{cr, exception as ex, flags};
 
-use super::super::next_rip;
+use super::super::{breakpoints, next_rip};
 use super::cpuid::{Feature, Offered as _, physical_width};
 use super::descriptor::kind;
 use super::{operand, supervisor_only};
@@ -194,7 +194,7 @@ pub(super) fn execute<E: Env>(
         Mov_r32_cr | Mov_r64_cr => read_control(cpu, env, instruction),
         Mov_cr_r32 | Mov_cr_r64 => write_control(cpu, env, instruction),
         Mov_r32_dr | Mov_r64_dr => read_debug(cpu, instruction),
-        Mov_dr_r32 | Mov_dr_r64 => write_debug(cpu, instruction),
+        Mov_dr_r32 | Mov_dr_r64 => write_debug(cpu, env, instruction),
         Smsw_rm16 | Smsw_r32m16 | Smsw_r64m16 => {
             if cpu.cr4 & cr::CR4_UMIP != 0 && cpu.cpl > 0 {
                 return Some(Err(Trap::GP0));
@@ -280,6 +280,7 @@ fn debug_index(cpu: &mut Cpu, register: Register) -> Result<usize, Trap> {
     if cpu.dr[7] & 1 << 13 != 0 {
         // DR7.GD: any access is a debug exception, which DR6.BD tells.
         cpu.dr[6] |= 1 << 13;
+        cpu.rflags |= flags::RF;
         return Err(Trap::fault(ex::DB));
     }
     Ok(index)
@@ -291,7 +292,8 @@ fn read_debug(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
     Ok(())
 }
 
-fn write_debug(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
+fn write_debug<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Result<(), Trap> {
+    let armed = breakpoints::armed(cpu);
     let index = debug_index(cpu, instruction.op0_register())?;
     let value = operand::register(cpu, instruction.op1_register());
     if index >= 6 && value >> 32 != 0 {
@@ -302,5 +304,9 @@ fn write_debug(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
         7 => value & 0xffff_23ff | 0x400,
         _ => value,
     };
+    if index != 6 && (armed || breakpoints::armed(cpu)) {
+        // Pages with breakpoints are out of the TLB and of translated code.
+        env.flush(cpu, Flush::All);
+    }
     Ok(())
 }

@@ -69,6 +69,15 @@ pub fn startup(cpu: &mut Cpu, vector: u8) {
     cpu.halted = false;
 }
 
+/// Linear address of the instruction at CS:RIP.
+pub fn linear_rip(cpu: &Cpu) -> u64 {
+    if cpu.mode64() {
+        cpu.rip
+    } else {
+        cpu.seg[CS].base.wrapping_add(cpu.rip) & 0xffff_ffff
+    }
+}
+
 /// #GP(0) above privilege level 0.
 fn supervisor_only(cpu: &Cpu) -> Result<(), Trap> {
     if cpu.cpl == 0 { Ok(()) } else { Err(Trap::GP0) }

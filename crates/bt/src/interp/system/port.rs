@@ -4,6 +4,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 use ringfence_x86::flags;
 
 use super::super::address::linear_address;
+use super::super::breakpoints::{self, Access};
 use super::super::next_rip;
 use super::operand::{self, mask};
 use crate::cpu::{Cpu, ES, RCX, RDI, RDX, RSI};
@@ -72,6 +73,11 @@ fn check_port<E: Env>(cpu: &mut Cpu, env: &mut E, port: u16, size: u8) -> Result
     }
 }
 
+/// Meets the breakpoints on I/O ports.
+fn note_port(cpu: &mut Cpu, port: u16, size: u8) {
+    breakpoints::note(cpu, Access::Port, port.into(), size.into());
+}
+
 fn input<E: Env>(
     cpu: &mut Cpu,
     env: &mut E,
@@ -82,6 +88,7 @@ fn input<E: Env>(
     let size = destination.size() as u8;
     check_port(cpu, env, port, size)?;
     let value = env.port_in(cpu, port, size)?;
+    note_port(cpu, port, size);
     operand::set_register(cpu, destination, u64::from(value));
     cpu.rip = next_rip(cpu, instruction);
     Ok(())
@@ -98,6 +105,7 @@ fn output<E: Env>(
     check_port(cpu, env, port, size)?;
     let value = operand::register(cpu, source) as u32;
     env.port_out(cpu, port, size, value)?;
+    note_port(cpu, port, size);
     cpu.rip = next_rip(cpu, instruction);
     Ok(())
 }
@@ -170,6 +178,7 @@ fn string<E: Env>(
             let value = operand::load(cpu, env, linear, bytes, Privilege::Current)?;
             env.port_out(cpu, port, size, value as u32)?;
         }
+        note_port(cpu, port, size);
         set_part(cpu, index, width, offset.wrapping_add(step));
         if !repeated {
             break;
@@ -177,7 +186,8 @@ fn string<E: Env>(
         set_part(cpu, RCX, width, count - 1);
         env.commit_element();
         // A single step ends after each element.
-        if count > 1 && (cpu.rflags & flags::TF != 0 || env.should_yield()) {
+        let stepped = cpu.rflags & flags::TF != 0 || cpu.breakpoints_hit != 0;
+        if count > 1 && (stepped || env.should_yield()) {
             return Ok(());
         }
     }

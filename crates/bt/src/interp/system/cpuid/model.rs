@@ -52,8 +52,7 @@ const FROM_HOST: FeatureSet = FeatureSet::of(&[&[
     Feature::MMXEXT,
     Feature::XSAVEERPTR,
 ]]);
-/// What every host has, and what the engine and its interrupt hardware bring. PCID, INVPCID and
-/// SMAP belong here when the MMU has them.
+/// What every host has, and what the engine and its interrupt hardware bring.
 const OWN: FeatureSet = FeatureSet::of(&[
     &[
         Feature::FPU,
@@ -87,6 +86,10 @@ const OWN: FeatureSet = FeatureSet::of(&[
         Feature::FSGSBASE,
         Feature::TSC_ADJUST,
         Feature::SMEP,
+        Feature::SMAP,
+        Feature::PCID,
+        Feature::INVPCID,
+        Feature::XSAVES,
         Feature::UMIP,
         Feature::RDPID,
         Feature::SYSCALL,

@@ -227,15 +227,15 @@ fn what_can_not_be_had_is_named() {
     assert!(said("host,+flux").contains("\"flux\"") && said("host,+flux").contains("avx2"));
     assert!(said("host,avx").contains("\"avx\""));
     assert!(said("host,").contains("neither"));
-    let smap = said("host,+smap");
+    let la57 = said("host,+la57");
     assert!(
-        smap.contains("on this host: smap; it can fpu, vme"),
-        "{smap}"
+        la57.contains("on this host: la57; it can fpu, vme"),
+        "{la57}"
     );
     assert!(said("host,+avx2,-avx").contains("+avx2"));
     assert!(said("host,-fpu").contains("fpu"));
     assert!(said("EPYC-Genoa").contains("avx512f"));
-    assert!(on_rich("host,-smap,-vmx").is_ok());
+    assert!(on_rich("host,-la57,-vmx").is_ok());
     let poor = |leaf, subleaf| {
         let mut values = rich(leaf, subleaf);
         if leaf == 7 {
