@@ -102,7 +102,7 @@ def test_user_code_gets_sigill(debian: str) -> None:
     [
         ("i286", "i286"),
         ("host,+flux", "flux"),
-        ("host,+smap", "smap"),
+        ("host,+la57", "la57"),
         ("x86-64-v4", "avx512f"),
     ],
 )
