@@ -22,7 +22,9 @@ __all__ = [
     "MmioRead",
     "MmioWrite",
     "PortIn",
+    "PortInString",
     "PortOut",
+    "PortOutString",
     "Shutdown",
     "Vcpu",
     "host_tsc_hz",
@@ -60,6 +62,30 @@ class PortOut:
     size: Final[int]
     value: Final[int]
     def __new__(cls, port: int, size: int, value: int) -> PortOut: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class PortInString:
+    """``REP INS``, ``count`` elements at once: the next :meth:`Vcpu.run` gets their bytes."""
+
+    __match_args__ = ("port", "size", "count")
+    port: Final[int]
+    size: Final[int]
+    count: Final[int]
+    def __new__(cls, port: int, size: int, count: int) -> PortInString: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class PortOutString:
+    """``REP OUTS``, several elements at once."""
+
+    __match_args__ = ("port", "size", "data")
+    port: Final[int]
+    size: Final[int]
+    data: Final[bytes]
+    def __new__(cls, port: int, size: int, data: bytes) -> PortOutString: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -129,7 +155,17 @@ class Interrupted:
     def __hash__(self) -> int: ...
 
 Exit: TypeAlias = (
-    PortIn | PortOut | MmioRead | MmioWrite | Halt | Shutdown | Hypercall | Debug | Interrupted
+    PortIn
+    | PortOut
+    | PortInString
+    | PortOutString
+    | MmioRead
+    | MmioWrite
+    | Halt
+    | Shutdown
+    | Hypercall
+    | Debug
+    | Interrupted
 )
 
 @final
@@ -229,10 +265,11 @@ class Vcpu:
 
     @property
     def index(self) -> int: ...
-    def run(self, completion: int = 0) -> Exit:
+    def run(self, completion: int | bytes | None = None) -> Exit:
         """Runs the guest until something leaves the engine, with the interpreter released.
 
-        ``completion`` answers the :class:`PortIn` or :class:`MmioRead` returned last.
+        ``completion`` answers the :class:`PortIn` or :class:`MmioRead` returned last; bytes answer
+        a :class:`PortInString`.
         """
     def interrupt(self) -> None:
         """Makes ``run`` return :class:`Interrupted` soon, or at once if it is not running."""

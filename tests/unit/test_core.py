@@ -149,3 +149,58 @@ def test_a_machine_leaves_no_thread_behind() -> None:
     while threads() > before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize(("offset", "count"), [(0x2000, 256), (0x2E03, 300), (0x3FFE, 2)])
+@pytest.mark.parametrize("down", [False, True])
+def test_string_io_moves_all_elements(
+    machine: _core.Machine, size: int, offset: int, count: int, down: bool
+) -> None:
+    """What REP INS reads is in memory, and what REP OUTS writes came from there, in order."""
+    prefix = b"\x66" if size == 4 else b""
+    code = bytes([0xF3]) + prefix + bytes([0x6C if size == 1 else 0x6D, 0xEB, 0xFE])
+    machine.write(PAGE, code)
+    machine.write(PAGE + 0x10, code.replace(b"\x6c", b"\x6e").replace(b"\x6d", b"\x6f"))
+    sent = bytes(index * 7 & 0xFF for index in range(size * count))
+    elements = [sent[at : at + size] for at in range(0, len(sent), size)]
+    first = offset + (count - 1) * size if down else offset
+    vcpu = machine.vcpu(0)
+    registers = {"rdx": 0x1F0, "rcx": count, "rflags": 0x402 if down else 2}
+    vcpu.set_system_registers({"cs": {"base": 0, "selector": 0}})
+
+    def run(rip: int) -> tuple[bytes, int]:
+        """Answers exits until the end; what was written, and how many exits there were."""
+        vcpu.set_registers({**registers, "rip": rip, "rdi": first, "rsi": first})
+        written, exits, at = b"", 0, 0
+        answer: int | bytes = 0
+        while vcpu.registers()["rcx"]:
+            exits += 1
+            match vcpu.run(answer):
+                case _core.PortIn(0x1F0, length):
+                    answer = int.from_bytes(sent[at : at + length], "little")
+                    at += length
+                case _core.PortInString(0x1F0, length, number):
+                    answer = sent[at : at + length * number]
+                    at += length * number
+                case _core.PortOut(0x1F0, length, value):
+                    written += value.to_bytes(length, "little")
+                case _core.PortOutString(0x1F0, length, data):
+                    assert len(data) % length == 0
+                    written += data
+            if exits > 2 * count:
+                raise AssertionError("no end")
+            # Completes the last access.
+            if len(written) + at >= size * count:
+                vcpu.interrupt()
+                assert isinstance(vcpu.run(answer), _core.Interrupted)
+        return written, exits
+
+    _, exits = run(PAGE)
+    expected = b"".join(reversed(elements)) if down else sent
+    assert machine.read(offset, len(sent)) == expected
+    assert vcpu.registers()["rdi"] == first + (-1 if down else 1) * size * count & 0xFFFF
+    written, _ = run(PAGE + 0x10)
+    assert written == (b"".join(elements))
+    if not down:
+        assert exits <= 4

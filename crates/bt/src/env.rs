@@ -164,6 +164,43 @@ pub trait Env {
     /// # Errors
     /// An exit to a device.
     fn port_out(&mut self, cpu: &mut Cpu, port: u16, size: u8, value: u32) -> Result<(), Trap>;
+    /// Whether the machine has just answered a string access, which the instruction now repeats.
+    fn string_answered(&self) -> bool {
+        false
+    }
+    /// Reads the first elements of a repeated input, of `size` bytes each, into `out`; returns how
+    /// many, at least one.
+    ///
+    /// # Errors
+    /// An exit to a device.
+    fn port_in_string(
+        &mut self,
+        cpu: &mut Cpu,
+        port: u16,
+        size: u8,
+        out: &mut [u8],
+    ) -> Result<usize, Trap> {
+        let value = self.port_in(cpu, port, size)?;
+        out[..usize::from(size)].copy_from_slice(&value.to_le_bytes()[..usize::from(size)]);
+        Ok(1)
+    }
+    /// Writes the first elements of a repeated output, of `size` bytes each; returns how many, at
+    /// least one.
+    ///
+    /// # Errors
+    /// An exit to a device.
+    fn port_out_string(
+        &mut self,
+        cpu: &mut Cpu,
+        port: u16,
+        size: u8,
+        data: &[u8],
+    ) -> Result<usize, Trap> {
+        let mut value = [0; 4];
+        value[..usize::from(size)].copy_from_slice(&data[..usize::from(size)]);
+        self.port_out(cpu, port, size, u32::from_le_bytes(value))?;
+        Ok(1)
+    }
     /// One element of a repeated instruction is complete and its registers are committed: forget
     /// the accesses that a replay would answer.
     fn commit_element(&mut self);

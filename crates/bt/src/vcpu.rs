@@ -104,6 +104,10 @@ impl Vcpu for BtVcpu {
         self.core.run(completion)
     }
 
+    fn answer_string(&mut self, data: &[u8]) {
+        self.core.world.answer_string(data);
+    }
+
     fn kicker(&self) -> Arc<dyn Kick> {
         Arc::clone(self.core.kicker()) as Arc<dyn Kick>
     }

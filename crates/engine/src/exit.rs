@@ -19,6 +19,26 @@ pub enum Exit {
         /// The value written.
         value: u32,
     },
+    /// `REP INS`, several elements at once: [`answer_string`](crate::Vcpu::answer_string) gives
+    /// their bytes before the next [`run`](crate::Vcpu::run). An engine may send single
+    /// [`Exit::PortIn`]s instead.
+    PortInString {
+        /// I/O port.
+        port: u16,
+        /// 1, 2 or 4 bytes an element.
+        size: u8,
+        /// Elements, in at most 4 KiB.
+        count: u16,
+    },
+    /// `REP OUTS`, several elements at once.
+    PortOutString {
+        /// I/O port.
+        port: u16,
+        /// 1, 2 or 4 bytes an element.
+        size: u8,
+        /// The elements, in order.
+        data: Vec<u8>,
+    },
     /// A load from an address without memory: the next [`run`](crate::Vcpu::run) gets the value.
     MmioRead {
         /// Guest physical address.

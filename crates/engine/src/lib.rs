@@ -30,6 +30,10 @@ pub trait Vcpu: Send {
     /// [`EngineError`] when the processor can't go on for a reason that is not the guest's.
     fn run(&mut self, completion: u64) -> Result<Exit, EngineError>;
 
+    /// The bytes that finish the [`Exit::PortInString`] which [`Vcpu::run`] returned; what is
+    /// missing reads as FFh. Not needed by an engine that never returns it.
+    fn answer_string(&mut self, _data: &[u8]) {}
+
     /// A handle by which other threads make [`Vcpu::run`] return [`Exit::Interrupted`].
     fn kicker(&self) -> Arc<dyn Kick>;
 

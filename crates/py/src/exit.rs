@@ -1,7 +1,7 @@
 //! The exits of a virtual processor, a class each.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 use ringfence_engine as engine;
 
 /// Declares an exit with named fields that can be matched by position.
@@ -62,6 +62,10 @@ exit_class! {
     PortOut { port: u16 => "{:#x}", size: u8 => "{}", value: u32 => "{:#x}" }
 }
 exit_class! {
+    /// ``REP INS``, ``count`` elements at once: the next :meth:`Vcpu.run` gets their bytes.
+    PortInString { port: u16 => "{:#x}", size: u8 => "{}", count: u16 => "{}" }
+}
+exit_class! {
     /// A load where no memory is: the next :meth:`Vcpu.run` gets the value.
     MmioRead { address: u64 => "{:#x}", size: u8 => "{}" }
 }
@@ -90,12 +94,68 @@ exit_class! {
     Interrupted
 }
 
+/// ``REP OUTS``, several elements at once.
+#[pyclass(frozen, module = "ringfence._core")]
+#[derive(Debug)]
+pub struct PortOutString {
+    #[pyo3(get)]
+    port: u16,
+    #[pyo3(get)]
+    size: u8,
+    #[pyo3(get)]
+    data: Py<PyBytes>,
+}
+
+#[pymethods]
+impl PortOutString {
+    #[classattr]
+    #[pyo3(name = "__match_args__")]
+    const fn match_args() -> (&'static str, &'static str, &'static str) {
+        ("port", "size", "data")
+    }
+
+    #[new]
+    const fn new(port: u16, size: u8, data: Py<PyBytes>) -> Self {
+        Self { port, size, data }
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Self) -> bool {
+        (self.port, self.size) == (other.port, other.size)
+            && self.data.as_bytes(py) == other.data.as_bytes(py)
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        (self.port, self.size, self.data.bind(py))
+            .into_pyobject(py)?
+            .hash()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let data = self.data.bind(py).repr()?;
+        let (port, size) = (self.port, self.size);
+        Ok(format!(
+            "PortOutString(port={port:#x}, size={size}, data={data})"
+        ))
+    }
+}
+
 /// An exit as a Python object.
 pub fn to_python(py: Python<'_>, exit: &engine::Exit) -> PyResult<Py<PyAny>> {
     use engine::Exit as E;
     Ok(match *exit {
         E::PortIn { port, size } => Py::new(py, PortIn { port, size })?.into_any(),
         E::PortOut { port, size, value } => Py::new(py, PortOut { port, size, value })?.into_any(),
+        E::PortInString { port, size, count } => {
+            Py::new(py, PortInString { port, size, count })?.into_any()
+        }
+        E::PortOutString {
+            port,
+            size,
+            ref data,
+        } => {
+            let data = PyBytes::new(py, data).unbind();
+            Py::new(py, PortOutString { port, size, data })?.into_any()
+        }
         E::MmioRead { address, size } => Py::new(py, MmioRead { address, size })?.into_any(),
         E::MmioWrite {
             address,
@@ -122,6 +182,8 @@ pub fn to_python(py: Python<'_>, exit: &engine::Exit) -> PyResult<Py<PyAny>> {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PortIn>()?;
     module.add_class::<PortOut>()?;
+    module.add_class::<PortInString>()?;
+    module.add_class::<PortOutString>()?;
     module.add_class::<MmioRead>()?;
     module.add_class::<MmioWrite>()?;
     module.add_class::<Halt>()?;
@@ -133,6 +195,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let union = py.get_type::<PortIn>().into_any();
     let others = [
         py.get_type::<PortOut>(),
+        py.get_type::<PortInString>(),
+        py.get_type::<PortOutString>(),
         py.get_type::<MmioRead>(),
         py.get_type::<MmioWrite>(),
         py.get_type::<Halt>(),

@@ -66,11 +66,25 @@ impl Vcpu {
 
     /// Runs the guest until something leaves the engine, with the interpreter released.
     ///
-    /// ``completion`` answers the :class:`PortIn` or :class:`MmioRead` returned last.
-    #[pyo3(signature = (completion = 0))]
-    fn run(&self, py: Python<'_>, completion: u64) -> PyResult<Py<PyAny>> {
+    /// ``completion`` answers the :class:`PortIn` or :class:`MmioRead` returned last; bytes answer
+    /// a :class:`PortInString`.
+    #[pyo3(signature = (completion = None))]
+    fn run(&self, py: Python<'_>, completion: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let mut value = 0;
+        let mut bytes: Option<&[u8]> = None;
+        if let Some(answer) = completion {
+            match answer.cast::<PyBytes>() {
+                Ok(given) => bytes = Some(given.as_bytes()),
+                Err(_) => value = answer.extract::<u64>()?,
+            }
+        }
         let exit = detached(py, || match self.engine.try_lock() {
-            Ok(mut engine) => Ok(engine.run(completion)?),
+            Ok(mut engine) => {
+                if let Some(bytes) = bytes {
+                    engine.answer_string(bytes);
+                }
+                Ok(engine.run(value)?)
+            }
             Err(TryLockError::Poisoned(_)) => Err(Failure::Broken),
             Err(TryLockError::WouldBlock) => Err(Failure::Busy),
         })?;

@@ -13,6 +13,7 @@ from ringfence.bus.contracts import (
     IrqLine,
     Region,
     Stateful,
+    StringPort,
     Timer,
 )
 from ringfence.bus.lines import Line, SharedLine, unconnected
@@ -48,6 +49,7 @@ __all__ = [
     "SharedLine",
     "State",
     "Stateful",
+    "StringPort",
     "Timer",
     "Window",
     "Workers",

@@ -13,6 +13,7 @@ __all__ = [
     "IrqLine",
     "Region",
     "Stateful",
+    "StringPort",
     "Timer",
 ]
 
@@ -116,3 +117,17 @@ class ByteWriter(Protocol):
 
     def byte_writer(self, offset: int) -> Callable[[int], None]:
         """What takes a byte written at ``offset``, as ``write(offset, 1, byte)`` would."""
+
+
+@runtime_checkable
+class StringPort(Protocol):
+    """A device with ports that take and give many elements at once, for ``REP INS`` and ``OUTS``.
+
+    Both calls do what as many single accesses would.
+    """
+
+    def read_string(self, offset: int, size: int, count: int) -> bytes:
+        """``count`` reads of ``size`` bytes at ``offset``."""
+
+    def write_string(self, offset: int, size: int, data: bytes) -> None:
+        """Writes of ``size`` bytes at ``offset``, in order."""

@@ -31,6 +31,7 @@ class _Claim(NamedTuple):
     widths: frozenset[int]
     room: int
     name: str
+    device: object
 
 
 class PortBus:
@@ -81,7 +82,9 @@ class PortBus:
         short = device.byte_writer if isinstance(device, ByteWriter) else None
         for index in range(count):
             port, at = base + index, offset + index
-            self._claims[port] = _Claim(device.read, device.write, at, accepted, end - at, name)
+            self._claims[port] = _Claim(
+                device.read, device.write, at, accepted, end - at, name, device
+            )
             if 1 in accepted:
                 self.readers[port] = partial(device.read, at, 1)
                 self.writers[port] = short(at) if short else partial(device.write, at, 1)
@@ -119,6 +122,28 @@ class PortBus:
             return
         for index in range(size):
             self.write((port + index) % PORTS, 1, value >> 8 * index)
+
+    def read_string(self, port: int, size: int, count: int) -> bytes:
+        """The answer to ``count`` elements of ``REP INS``."""
+        claim = self._claims.get(port)
+        if claim is not None and size in claim.widths and size <= claim.room:
+            several = getattr(claim.device, "read_string", None)
+            if several is not None:
+                data: bytes = several(claim.offset, size, count)
+                return data
+        read = self.read
+        return b"".join(read(port, size).to_bytes(size, "little") for _ in range(count))
+
+    def write_string(self, port: int, size: int, data: bytes) -> None:
+        """Takes the elements of ``REP OUTS``."""
+        claim = self._claims.get(port)
+        if claim is not None and size in claim.widths and size <= claim.room:
+            several = getattr(claim.device, "write_string", None)
+            if several is not None:
+                several(claim.offset, size, data)
+                return
+        for at in range(0, len(data), size):
+            self.write(port, size, int.from_bytes(data[at : at + size], "little"))
 
     def owner(self, port: int) -> str | None:
         """Name of the device that claims ``port``."""

@@ -15,6 +15,8 @@ class BtEngine:
     exits = ExitKinds(
         port_in=_core.PortIn,
         port_out=_core.PortOut,
+        port_in_string=_core.PortInString,
+        port_out_string=_core.PortOutString,
         mmio_read=_core.MmioRead,
         mmio_write=_core.MmioWrite,
         halt=_core.Halt,

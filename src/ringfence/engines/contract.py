@@ -30,6 +30,11 @@ class ExitKinds(NamedTuple):
     debug: type[Any]
     #: Another thread called ``interrupt``.
     interrupted: type[Any]
+    #: ``port``, ``size``, ``count``: several elements; the next ``run`` gets their bytes. An
+    #: engine without it sends them one by one.
+    port_in_string: type[Any] = type(None)
+    #: ``port``, ``size``, ``data``: several elements of ``size`` bytes; or one by one.
+    port_out_string: type[Any] = type(None)
 
 
 class Capabilities(NamedTuple):
@@ -44,7 +49,7 @@ class Capabilities(NamedTuple):
 class EngineVcpu(Protocol):
     """A virtual processor."""
 
-    def run(self, completion: int = 0) -> Any:
+    def run(self, completion: int | bytes = 0) -> Any:
         """Runs the guest until something leaves the engine; the interpreter is released."""
 
     def interrupt(self) -> None:

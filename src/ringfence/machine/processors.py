@@ -125,7 +125,7 @@ class Processors:
         port_read, port_write = ports.read, ports.write
         reader_of, writer_of = ports.readers.get, ports.writers.get
         port_in, port_out = exits.port_in, exits.port_out
-        completion = 0
+        completion: int | bytes = 0
         while True:
             leaving = run(completion)
             kind = type(leaving)
@@ -156,6 +156,12 @@ class Processors:
             elif kind is exits.mmio_write:
                 with lock:
                     mmio.write(leaving.address, leaving.size, leaving.value)
+            elif kind is exits.port_in_string:
+                with lock:
+                    completion = ports.read_string(leaving.port, leaving.size, leaving.count)
+            elif kind is exits.port_out_string:
+                with lock:
+                    ports.write_string(leaving.port, leaving.size, leaving.data)
             elif kind is exits.interrupted:
                 if not self._go_on():
                     return

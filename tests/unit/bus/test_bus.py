@@ -219,3 +219,36 @@ def test_fields_are_restored_all_or_none() -> None:
     assert (saved._number, saved._bytes) == (9, bytearray(b"ab"))
     with pytest.raises(StateError):
         restore_fields(saved, {**state, "flag": 1}, 2, FIELDS)
+
+
+def test_strings_go_to_devices_that_take_them_whole() -> None:
+    class Strings:
+        WIDTHS = frozenset({2})
+        LENGTH = 2
+
+        def __init__(self) -> None:
+            self.seen: list[object] = []
+
+        def read(self, offset: int, size: int) -> int:
+            return 0x4142
+
+        def write(self, offset: int, size: int, value: int) -> None:
+            self.seen.append(value)
+
+    class Whole(Strings):
+        def read_string(self, offset: int, size: int, count: int) -> bytes:
+            return b"xy" * count
+
+        def write_string(self, offset: int, size: int, data: bytes) -> None:
+            self.seen.append(data)
+
+    bus = PortBus()
+    single, whole = Strings(), Whole()
+    bus.add(0x100, single, name="single")  # type: ignore[arg-type]
+    bus.add(0x200, whole, name="whole")  # type: ignore[arg-type]
+    assert bus.read_string(0x100, 2, 2) == b"BABA"
+    assert bus.read_string(0x200, 2, 2) == b"xyxy"
+    assert bus.read_string(0x300, 4, 2) == b"\xff" * 8
+    bus.write_string(0x100, 2, b"abcd")
+    bus.write_string(0x200, 2, b"abcd")
+    assert (single.seen, whole.seen) == ([0x6261, 0x6463], [b"abcd"])

@@ -227,6 +227,8 @@ impl Core {
             exit,
             Exit::PortIn { .. }
                 | Exit::PortOut { .. }
+                | Exit::PortInString { .. }
+                | Exit::PortOutString { .. }
                 | Exit::MmioRead { .. }
                 | Exit::MmioWrite { .. }
         ) {

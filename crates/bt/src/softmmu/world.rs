@@ -57,6 +57,9 @@ pub struct World {
     id: u32,
     completed: Vec<Completed>,
     cursor: usize,
+    /// The string access that the machine has answered, and the bytes of an input.
+    string: Option<Exit>,
+    string_bytes: Vec<u8>,
     fetch: Option<(u64, bool, *const u8)>,
     /// A debugger looks: devices must not notice.
     peeking: bool,
@@ -93,6 +96,8 @@ impl World {
             id,
             completed: Vec::new(),
             cursor: 0,
+            string: None,
+            string_bytes: Vec::new(),
             fetch: None,
             peeking: false,
         }
@@ -107,11 +112,22 @@ impl World {
     pub fn end_instruction(&mut self) {
         self.completed.clear();
         self.cursor = 0;
+        self.string = None;
     }
 
     /// The machine answered the exit `access`.
     pub fn complete(&mut self, access: Exit, value: u64) {
+        if let Exit::PortInString { .. } | Exit::PortOutString { .. } = access {
+            self.string = Some(access);
+            return;
+        }
         self.completed.push(Completed { access, value });
+    }
+
+    /// The bytes of the string input that comes to be completed.
+    pub fn answer_string(&mut self, data: &[u8]) {
+        self.string_bytes.clear();
+        self.string_bytes.extend_from_slice(data);
     }
 
     /// Forgets the page of the last fetch.
@@ -465,6 +481,59 @@ impl Env for World {
             d.port_write(id, port, size, value).then_some(0)
         })?;
         Ok(())
+    }
+
+    fn string_answered(&self) -> bool {
+        self.string.is_some()
+    }
+
+    fn port_in_string(
+        &mut self,
+        _: &mut Cpu,
+        port: u16,
+        size: u8,
+        out: &mut [u8],
+    ) -> Result<usize, Trap> {
+        let count = (out.len() / usize::from(size)) as u16;
+        let access = Exit::PortInString { port, size, count };
+        if self.string.take_if(|done| *done == access).is_some() {
+            let there = self.string_bytes.len().min(out.len());
+            out[..there].copy_from_slice(&self.string_bytes[..there]);
+            out[there..].fill(0xff);
+            self.string_bytes.clear();
+            return Ok(usize::from(count));
+        }
+        self.device_accesses += 1;
+        let Some(value) = self.devices.port_read(self.id, port, size) else {
+            return Err(Trap::Exit(access));
+        };
+        out[..usize::from(size)].copy_from_slice(&value.to_le_bytes()[..usize::from(size)]);
+        Ok(1)
+    }
+
+    fn port_out_string(
+        &mut self,
+        _: &mut Cpu,
+        port: u16,
+        size: u8,
+        data: &[u8],
+    ) -> Result<usize, Trap> {
+        // What was written is what the exit held, whatever has become of the memory since.
+        if let Some(Exit::PortOutString { data: written, .. }) = self.string.take_if(|done| {
+            matches!(done, Exit::PortOutString { port: at, size: bytes, data: written }
+                if *at == port && *bytes == size && written.len() == data.len())
+        }) {
+            return Ok(written.len() / usize::from(size));
+        }
+        self.device_accesses += 1;
+        let mut value = [0; 4];
+        value[..usize::from(size)].copy_from_slice(&data[..usize::from(size)]);
+        let value = u32::from_le_bytes(value);
+        if self.devices.port_write(self.id, port, size, value) {
+            return Ok(1);
+        }
+        let data = data.to_vec();
+        Err(Trap::Exit(Exit::PortOutString { port, size, data }))
     }
 
     fn commit_element(&mut self) {

@@ -127,6 +127,60 @@ fn set_part(cpu: &mut Cpu, index: usize, size: usize, value: u64) {
     };
 }
 
+/// Linear address and bytes of the elements, two at least, that a repeated instruction can move at
+/// once: they lie upwards in one page of memory, within the segment, and nothing wants to look
+/// between them.
+fn run_of<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    segment: usize,
+    offset: u64,
+    width: usize,
+    size: u8,
+    input: bool,
+) -> Option<(u64, usize)> {
+    let bytes = u64::from(size);
+    let count = cpu.gpr[RCX] & mask(width);
+    if count < 2 || cpu.rflags & (flags::DF | flags::TF) != 0 {
+        return None;
+    }
+    let linear = linear_address(cpu, segment, offset, usize::from(size), input).ok()?;
+    let room = (0x1000 - (linear & 0xfff)).min((mask(width) - offset).saturating_add(1));
+    let count = count.min(room / bytes);
+    if count < 2 {
+        return None;
+    }
+    let last = offset + (count - 1) * bytes;
+    linear_address(cpu, segment, last, usize::from(size), input).ok()?;
+    // What was decided before an exit holds after it.
+    if !env.string_answered() {
+        env.ram_page(cpu, linear, input)?;
+    }
+    Some((linear, (count * bytes) as usize))
+}
+
+/// Moves the elements in `length` bytes at `linear`, or the first ones of them; returns how many.
+fn transfer<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    (linear, length): (u64, usize),
+    port: u16,
+    size: u8,
+    input: bool,
+) -> Result<u64, Trap> {
+    let mut bytes = [0; 0x1000];
+    let bytes = &mut bytes[..length];
+    if input {
+        let done = env.port_in_string(cpu, port, size, bytes)?;
+        let there = &bytes[..done * usize::from(size)];
+        env.store(cpu, linear, there, Privilege::Current)?;
+        Ok(done as u64)
+    } else {
+        env.load(cpu, linear, bytes, Privilege::Current)?;
+        Ok(env.port_out_string(cpu, port, size, bytes)? as u64)
+    }
+}
+
 fn string<E: Env>(
     cpu: &mut Cpu,
     env: &mut E,
@@ -160,6 +214,17 @@ fn string<E: Env>(
             checked = true;
         }
         let offset = cpu.gpr[index] & mask(width);
+        if repeated && let Some(run) = run_of(cpu, env, segment, offset, width, size, input) {
+            let done = transfer(cpu, env, run, port, size, input)?;
+            let moved = done * u64::from(size);
+            set_part(cpu, index, width, offset.wrapping_add(moved));
+            set_part(cpu, RCX, width, count - done);
+            env.commit_element();
+            if count > done && env.should_yield() {
+                return Ok(());
+            }
+            continue;
+        }
         let linear = linear_address(cpu, segment, offset, usize::from(size), input)?;
         let bytes = usize::from(size);
         if input {
