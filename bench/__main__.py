@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import boot, compute, platforms, start
+from bench import boot, compute, platforms, profile, start
 
 
 def main() -> int:
@@ -11,7 +11,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__import__("bench").__doc__
     )
-    commands = parser.add_subparsers(required=True, metavar="start|boot|compute")
+    commands = parser.add_subparsers(required=True, metavar="start|boot|compute|profile")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--image", default="debian", help="image to boot (debian)")
     common.add_argument("--runs", type=int, default=3, help="measurements of each kind (3)")
@@ -35,6 +35,16 @@ def main() -> int:
         "--seconds", type=float, default=0.3, help="least time of a measurement (0.3)"
     )
     computing.set_defaults(command=compute.main)
+    profiling = commands.add_parser("profile", parents=[common], help=profile.__doc__)
+    profiling.add_argument("cases", nargs="*", help="boot, and workloads (all)")
+    profiling.add_argument(
+        "--seconds", type=float, default=1.0, help="least time of a measurement (1.0)"
+    )
+    profiling.add_argument("--hertz", type=int, default=2000, help="samples per second (2000)")
+    profiling.add_argument(
+        "--blocks", type=int, default=0, help="list this many of the hottest blocks (0)"
+    )
+    profiling.set_defaults(command=profile.main)
     options = parser.parse_args()
     try:
         platforms.check_names(options.platforms)

@@ -294,6 +294,16 @@ class Vcpu:
     def set_xsave(self, image: Buffer) -> None: ...
     def statistics(self) -> dict[str, int]:
         """Counters of the engine."""
+    def start_profile(self, hertz: int) -> None:
+        """Counts ``hertz`` times per second of processor time what it goes into; 0 stops."""
+    def profile(self, most: int = 0) -> dict[str, Any]:
+        """What was counted since the start.
+
+        ``phases`` are samples by name: ``translated``, ``slow_paths`` and ``stubs`` of translated
+        code, ``outside`` the engine (device models), ``dispatch``, ``translate``, ``interpret``,
+        ``tlb_miss``. ``blocks`` are the ``most`` hottest pieces of translated code, as dicts of
+        ``address user samples guest host``; the last two are listings.
+        """
     def recent_code(self) -> list[str]:
         """Disassembly of the code around the last instruction, newest last: for error messages."""
 

@@ -123,6 +123,12 @@ class FakeVcpu:
     def recent_code(self) -> list[str]:
         return ["0000000000001234 int3"]
 
+    def start_profile(self, hertz: int) -> None:
+        self.hertz = hertz
+
+    def profile(self, most: int = 0) -> dict[str, Any]:
+        return {"phases": {"outside": self.hertz}, "blocks": [{"samples": most}] if most else []}
+
 
 def _sleep() -> Guest:
     while True:

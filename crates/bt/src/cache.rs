@@ -218,6 +218,22 @@ impl Cache {
         (self.base as u64, self.base as u64 + CODE_SIZE as u64)
     }
 
+    /// Host addresses of the first block and of the first slow path.
+    pub fn parts(&self) -> (u64, u64) {
+        (self.blocks_start.0 as u64, self.blocks_start.1 as u64)
+    }
+
+    /// Host code of a block, slow paths apart.
+    pub fn host_code(&self, index: usize) -> &[u8] {
+        let start = self.blocks[index].entry;
+        let end = self
+            .blocks
+            .get(index + 1)
+            .map_or(self.hot.here().cast_const(), |next| next.entry);
+        // SAFETY: blocks follow each other in the hot part, which lives as long as the cache.
+        unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) }
+    }
+
     /// Whether the next block fits.
     pub fn has_room(&self) -> bool {
         self.hot.room() > RESERVE && self.cold.room() > RESERVE

@@ -14,8 +14,10 @@ pub mod emit;
 pub mod env;
 pub mod frontend;
 pub mod interp;
+mod report;
 pub mod runtime;
 pub mod softmmu;
 mod vcpu;
 
+pub use report::{HotBlock, ProfileReport};
 pub use vcpu::BtVcpu;

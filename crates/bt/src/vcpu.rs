@@ -1,9 +1,8 @@
 //! The engine contract on top of the dispatcher.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter};
+use iced_x86::{Decoder, DecoderOptions};
 use ringfence_engine::{
     Clock, EngineError, Exit, GuestMemory, Kick, LocalDevices, Registers, SystemRegisters, Vcpu,
 };
@@ -11,6 +10,7 @@ use ringfence_x86::{cr, flags, msr};
 
 use crate::cpu::{SS, XSAVE_SIZE};
 use crate::interp::system::cpuid::{CpuidModel, Feature};
+use crate::report::{self, ProfileReport};
 use crate::runtime::core::Core;
 
 /// Instructions disassembled around RIP for error messages.
@@ -86,16 +86,20 @@ impl BtVcpu {
             };
             let bits = cpu.bitness();
             let mut decoder = Decoder::with_ip(bits, &bytes[..count], rip, DecoderOptions::NONE);
-            let instruction = decoder.decode();
-            let mut text = String::new();
-            FastFormatter::new().format(&instruction, &mut text);
-            let mut line = format!("{rip:016x}  ");
-            for byte in &bytes[..instruction.len()] {
-                let _ = write!(line, "{byte:02x}");
-            }
-            lines.push(format!("{line:<50}{text}"));
+            lines.push(report::line(&decoder.decode(), &bytes));
         }
         lines
+    }
+
+    /// Counts `hertz` times per second of processor time what it goes into; 0 stops.
+    pub fn start_profile(&mut self, hertz: u32) {
+        let cache = self.core.cache.range();
+        self.core.profiler.start(hertz, cache);
+    }
+
+    /// What was counted since, with listings of the `most` hottest blocks.
+    pub fn profile(&self, most: usize) -> ProfileReport {
+        report::profile(&self.core, most)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use ringfence_bt::BtVcpu;
 use ringfence_engine::{Kick, Vcpu as _};
 
@@ -163,6 +163,39 @@ impl Vcpu {
     /// Disassembly of the code around the last instruction, newest last: for error messages.
     fn recent_code(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         detached(py, || Ok(self.stopped()?.recent_code()))
+    }
+
+    /// Counts ``hertz`` times per second of processor time what it goes into; 0 stops.
+    fn start_profile(&self, py: Python<'_>, hertz: u32) -> PyResult<()> {
+        detached(py, || {
+            self.stopped()?.start_profile(hertz);
+            Ok(())
+        })
+    }
+
+    /// What was counted since: ``phases`` (samples by name), and the ``most`` hottest ``blocks``
+    /// (dicts of ``address user samples guest host``; the last two are listings).
+    #[pyo3(signature = (most = 0))]
+    fn profile<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyDict>> {
+        let report = detached(py, || Ok(self.stopped()?.profile(most)))?;
+        let phases = PyDict::new(py);
+        for (name, samples) in report.phases {
+            phases.set_item(name, samples)?;
+        }
+        let blocks = PyList::empty(py);
+        for block in report.blocks {
+            let entry = PyDict::new(py);
+            entry.set_item("address", block.linear)?;
+            entry.set_item("user", block.user)?;
+            entry.set_item("samples", block.samples)?;
+            entry.set_item("guest", block.guest)?;
+            entry.set_item("host", block.host)?;
+            blocks.append(entry)?;
+        }
+        let dict = PyDict::new(py);
+        dict.set_item("phases", phases)?;
+        dict.set_item("blocks", blocks)?;
+        Ok(dict)
     }
 
     fn __repr__(&self) -> String {

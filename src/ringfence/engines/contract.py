@@ -73,6 +73,12 @@ class EngineVcpu(Protocol):
     def recent_code(self) -> list[str]:
         """Disassembly around the last instruction, newest last."""
 
+    def start_profile(self, hertz: int) -> None:
+        """Counts ``hertz`` times per second of processor time what it goes into; 0 stops."""
+
+    def profile(self, most: int = 0) -> dict[str, Any]:
+        """``phases`` (samples by name) and the ``most`` hottest ``blocks`` since the start."""
+
 
 class EngineMemory(Protocol):
     """Host memory that is mapped into machines at no, one or several addresses."""

@@ -9,12 +9,14 @@
 Host ends (serial lines) live as long as the machine; engine, board and threads as long as a boot.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import starmap
 from threading import Condition, RLock, current_thread
 from time import monotonic
+from typing import Any
 
 from ringfence.boards import HostEnds, Pc
 from ringfence.chars import Stream
@@ -105,6 +107,7 @@ class Machine:
         self.console.listen(self._watch.feed)
         self._boot: _Boot | None = None
         self._statistics: list[dict[str, int]] = []
+        self._profile_hertz = 0
         self._at_end: list[Callable[[], None]] = []
         self._at_reset: list[Callable[[], None]] = []
 
@@ -215,6 +218,34 @@ class Machine:
                 self._statistics = [dict(vcpu.statistics()) for vcpu in self._boot.vcpus]
             return self._statistics
 
+    def start_profile(self, hertz: int = 1000) -> None:
+        """Counts ``hertz`` times per second of processor time what it goes into; 0 stops.
+
+        Before :meth:`start`, it takes effect with the first instruction.
+        """
+        with self._lock:
+            self._profile_hertz = hertz
+        with self._stopped() as vcpus:
+            for vcpu in vcpus:
+                vcpu.start_profile(hertz)
+
+    def profile(self, most: int = 0) -> list[dict[str, Any]]:
+        """What was counted, per processor: ``phases``, and the ``most`` hottest ``blocks``."""
+        with self._stopped() as vcpus:
+            return [vcpu.profile(most) for vcpu in vcpus]
+
+    @contextmanager
+    def _stopped(self) -> Iterator[list[EngineVcpu]]:
+        """The processors, for a moment at rest."""
+        paused = self._state is MachineState.PAUSED
+        self.pause()
+        try:
+            with self._lock:
+                yield self._boot.vcpus if self._boot else []
+        finally:
+            if not paused:
+                self.resume()
+
     def flush(self) -> None:
         """Brings all that the guest has sent to the host ends."""
         with self._lock:
@@ -271,6 +302,9 @@ class Machine:
             for address, data in plan.writes:
                 machine.write(address, data)
             vcpus = [machine.vcpu(index) for index in range(config.cpus)]
+            if self._profile_hertz:
+                for vcpu in vcpus:
+                    vcpu.start_profile(self._profile_hertz)
             vcpus[0].set_system_registers(plan.system_registers)
             vcpus[0].set_registers({**_ZERO_REGISTERS, **plan.registers})
         except self._engine.error as error:

@@ -121,11 +121,13 @@ class VM:
     ) -> None:
         self.stop()
 
-    def start(self, *, engine: "Engine | None" = None) -> Self:
+    def start(self, *, engine: "Engine | None" = None, profile: int = 0) -> Self:
         """Fetches what it boots, builds the machine and lets it run.
 
         Args:
             engine: An engine other than those Ringfence knows.
+            profile: How often per second of processor time to look what it goes into, from the
+                first instruction on; ``vm.machine.profile()`` tells.
 
         Raises:
             ImageError: the image or a file can't be read, or the kernel can't be loaded.
@@ -137,6 +139,8 @@ class VM:
         try:
             machine = Machine(self.config, self._files(), engine=engine)
             agent = Agent(machine)
+            if profile:
+                machine.start_profile(profile)
             machine.start()
         except BaseException:
             self._close_files()

@@ -11,6 +11,7 @@ use ringfence_x86::flags;
 
 use super::kick::Kicker;
 use super::mailbox::{Mailbox, Request, Running};
+use super::profile::{Phase, Profiler};
 use super::signals::Registration;
 use super::stubs::Stubs;
 use super::unconfirmed::Unconfirmed;
@@ -74,6 +75,8 @@ pub struct Core {
     pub cache: Cache,
     /// Counters.
     pub statistics: Statistics,
+    /// Where the time goes, when asked for.
+    pub profiler: Profiler,
     translator: Translator,
     stubs: Stubs,
     kicker: Arc<Kicker>,
@@ -158,6 +161,7 @@ impl Core {
             world,
             cache,
             statistics: Statistics::default(),
+            profiler: Profiler::default(),
             translator,
             stubs,
             id,
@@ -203,7 +207,10 @@ impl Core {
             self.world.complete(exit, completion);
         }
         let _running = Running::new(&self.mailbox);
-        self.run_until_exit()
+        self.profiler.enter();
+        let result = self.run_until_exit();
+        self.profiler.phase(Phase::Outside);
+        result
     }
 
     fn run_until_exit(&mut self) -> Result<Exit, EngineError> {
@@ -428,9 +435,11 @@ impl Core {
             self.protect(gpa);
         }
         let phys = &self.world.phys;
+        self.profiler.phase(Phase::Translate);
         let made =
             self.translator
                 .translate(&mut self.cache, &self.stubs, cpu, phys, key, indirect);
+        self.profiler.phase(Phase::Dispatch);
         match made {
             Ok(id) => {
                 self.statistics.blocks += 1;
@@ -650,14 +659,18 @@ impl Core {
     fn interpret(&mut self) -> Next {
         self.world.begin_instruction();
         self.note_recent();
+        self.profiler.phase(Phase::Interpret);
         let result = step(self.cpu(), &mut self.world);
+        self.profiler.phase(Phase::Dispatch);
         self.after_step(result).map_or(Next::Continue, Next::Leave)
     }
 
     fn interpret_decoded(&mut self, instruction: &Instruction) -> Next {
         self.world.begin_instruction();
         self.note_recent();
+        self.profiler.phase(Phase::Interpret);
         let result = step_decoded(self.cpu(), &mut self.world, instruction);
+        self.profiler.phase(Phase::Dispatch);
         self.after_step(result).map_or(Next::Continue, Next::Leave)
     }
 

@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::core::Core;
+use super::profile::Phase;
 use crate::context::{Context, TlbEntry};
 use crate::frontend::meta;
 use crate::interp::breakpoints;
@@ -27,11 +28,14 @@ pub unsafe extern "sysv64" fn memory_miss(context: *mut Context, linear: u64, me
         (context, core)
     };
     core.statistics.tlb_misses += 1;
+    core.profiler.phase(Phase::TlbMiss);
     let class = (meta >> meta::CLASS_SHIFT) as usize;
     let write = meta & meta::WRITE != 0;
     let window = meta & meta::WINDOW != 0;
     let size = u64::from(meta & meta::SIZE);
-    if let Some(host) = translate(core, context, class, linear, write, size) {
+    let found = translate(core, context, class, linear, write, size);
+    core.profiler.phase(Phase::Dispatch);
+    if let Some(host) = found {
         let slot = (meta >> meta::RECENT_SHIFT & meta::RECENT) as usize;
         Tlb::fill_recent(context, class, slot, linear);
         return host;

@@ -4,6 +4,7 @@ pub mod core;
 pub mod helpers;
 pub mod kick;
 pub mod mailbox;
+pub mod profile;
 pub mod signals;
 pub mod stubs;
 pub mod unconfirmed;
