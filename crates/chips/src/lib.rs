@@ -1,4 +1,4 @@
-//! Interrupt hardware of a PC: dual 8259A, 8254, local APICs and I/O APIC.
+//! Interrupt hardware of a PC: dual 8259A, 8254, local APICs and I/O APIC; the memory of a VGA.
 //!
 //! Each chip is a plain state machine that is told the time ([`Time`]) and hands out what it
 //! sends ([`Message`]); none has a thread, a lock or a clock of its own. [`Platform`] wires them
@@ -15,6 +15,7 @@ pub mod pit;
 mod platform;
 mod time;
 mod vectors;
+pub mod vga;
 
 pub use message::{Delivery, DeliveryMode, Message, Target};
 pub use platform::{MAX_VCPUS, Platform};

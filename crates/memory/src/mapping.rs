@@ -1,6 +1,7 @@
 //! An anonymous, lazily committed host mapping.
 
 use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 /// A private host mapping, zero-filled, released on drop.
 #[derive(Debug)]
@@ -75,6 +76,68 @@ impl Mapping {
     /// Size in bytes.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// The byte at `offset`, as a device reads it while processors may write it.
+    ///
+    /// # Panics
+    /// Beyond the mapping.
+    pub fn byte(&self, offset: usize) -> u8 {
+        assert!(offset < self.size);
+        // SAFETY: the byte is inside the mapping, which outlives `self`.
+        unsafe { AtomicU8::from_ptr(self.base.add(offset)) }.load(Relaxed)
+    }
+
+    /// Sets the byte at `offset`.
+    ///
+    /// # Panics
+    /// Beyond the mapping.
+    pub fn set_byte(&self, offset: usize, value: u8) {
+        assert!(offset < self.size);
+        // SAFETY: as in `byte`.
+        unsafe { AtomicU8::from_ptr(self.base.add(offset)) }.store(value, Relaxed);
+    }
+
+    /// Four bytes from `offset`, a multiple of four, on: the lowest first.
+    ///
+    /// # Panics
+    /// Beyond the mapping, or not aligned.
+    pub fn dword(&self, offset: usize) -> u32 {
+        assert!(offset < self.size && self.size - offset >= 4 && offset.is_multiple_of(4));
+        // SAFETY: aligned, since mappings are, and inside the mapping.
+        u32::from_le(unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }.load(Relaxed))
+    }
+
+    /// Sets four bytes from `offset`, a multiple of four, on.
+    ///
+    /// # Panics
+    /// Beyond the mapping, or not aligned.
+    pub fn set_dword(&self, offset: usize, value: u32) {
+        assert!(offset < self.size && self.size - offset >= 4 && offset.is_multiple_of(4));
+        // SAFETY: as in `dword`.
+        unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }.store(value.to_le(), Relaxed);
+    }
+
+    /// Copies from `offset` on into `out`.
+    ///
+    /// # Panics
+    /// Beyond the mapping.
+    pub fn copy_to(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset <= self.size && self.size - offset >= out.len());
+        // SAFETY: the range is inside the mapping, and no Rust slice is.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.base.add(offset), out.as_mut_ptr(), out.len());
+        }
+    }
+
+    /// Copies `data` to `offset` and on.
+    ///
+    /// # Panics
+    /// Beyond the mapping.
+    pub fn copy_from(&self, offset: usize, data: &[u8]) {
+        assert!(offset <= self.size && self.size - offset >= data.len());
+        // SAFETY: as in `copy_to`.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.add(offset), data.len()) };
     }
 }
 

@@ -10,6 +10,7 @@ mod machine;
 mod memory;
 mod registers;
 mod vcpu;
+mod video;
 
 use pyo3::prelude::*;
 
@@ -27,5 +28,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<machine::Machine>()?;
     module.add_class::<memory::Memory>()?;
     module.add_class::<vcpu::Vcpu>()?;
+    module.add_class::<video::Video>()?;
+    module.add_class::<video::Picture>()?;
     module.add_function(wrap_pyfunction!(host_tsc_hz, module)?)
 }

@@ -15,6 +15,7 @@ use crate::error::Failure;
 use crate::funnel::detached;
 use crate::memory::Memory;
 use crate::vcpu::Vcpu;
+use crate::video::Video;
 
 /// Global system interrupts that are wired to something.
 const GSIS: u32 = ringfence_chips::ioapic::PINS as u32;
@@ -226,6 +227,14 @@ impl Machine {
             self.platform.signal_msi(address, data);
             Ok(())
         })
+    }
+
+    /// Serves memory window and busiest ports of a VGA inside the engine; a machine has one.
+    fn attach_video(&self, video: &Bound<'_, Video>) -> PyResult<()> {
+        if self.platform.attach_video(Arc::clone(&video.get().vga)) {
+            return Ok(());
+        }
+        Err(Failure::BadArgument("the machine has a VGA already".to_owned()).into())
     }
 
     /// A virtual processor. 0 is the bootstrap processor; the others wait for INIT and SIPI.

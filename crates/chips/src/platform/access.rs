@@ -9,6 +9,7 @@ use super::{Pass, Platform, lock};
 use crate::board::Board;
 use crate::ioapic;
 use crate::lapic::Effect;
+use crate::vga::{self, Vga};
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
@@ -16,6 +17,15 @@ const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
 
 impl Platform {
+    /// The VGA, if an access lies in its window.
+    fn video_at(&self, address: u64, size: u8) -> Option<&Vga> {
+        let offset = address.checked_sub(vga::WINDOW)?;
+        if offset + u64::from(size) > vga::WINDOW_SIZE {
+            return None;
+        }
+        self.video.get().map(|video| &**video)
+    }
+
     fn lapic_read(&self, vcpu: u32, offset: u32, size: u8) -> Option<u64> {
         let byte = offset & 0xf;
         // Only the first four bytes of each sixteen hold a register.
@@ -37,7 +47,10 @@ impl Platform {
 impl LocalDevices for Platform {
     fn port_read(&self, _vcpu: u32, port: u16, size: u8) -> Option<u32> {
         if !Board::has_port(port) {
-            return None;
+            return match self.video.get() {
+                Some(video) if size == 1 => video.port_read(port).map(u32::from),
+                _ => None,
+            };
         }
         let mut pass = Pass::default();
         let value = self.with_board(&mut pass, |board, now, _| {
@@ -57,7 +70,11 @@ impl LocalDevices for Platform {
 
     fn port_write(&self, _vcpu: u32, port: u16, size: u8, value: u32) -> bool {
         if !Board::has_port(port) {
-            return false;
+            return match (self.video.get(), size) {
+                (Some(video), 1) => video.fast_port_write(port, value as u8),
+                (Some(video), 2) => video.fast_pair_write(port, value as u16),
+                _ => false,
+            };
         }
         let mut pass = Pass::default();
         self.with_board(&mut pass, |board, now, _| {
@@ -77,6 +94,9 @@ impl LocalDevices for Platform {
         if self.slot(vcpu)?.page.load(SeqCst) == address & !0xfff {
             return self.lapic_read(vcpu, (address & 0xfff) as u32, size);
         }
+        if let Some(video) = self.video_at(address, size) {
+            return Some(video.read(address, size));
+        }
         let offset = address
             .checked_sub(ioapic::BASE)
             .filter(|&offset| offset < ioapic::SIZE)?;
@@ -87,6 +107,10 @@ impl LocalDevices for Platform {
         let Some(slot) = self.slot(vcpu) else {
             return false;
         };
+        if let Some(video) = self.video_at(address, size) {
+            video.write(address, size, value);
+            return true;
+        }
         let mut pass = Pass::default();
         if slot.page.load(SeqCst) == address & !0xfff {
             // Registers are written whole (SDM vol. 3A, 11.4.1); the rest is ignored.

@@ -22,6 +22,7 @@ use crate::board::Board;
 use crate::ioapic::Bus;
 use crate::lapic::{Effect, Lapic};
 use crate::message::{Delivery, DeliveryMode, Message, Target};
+use crate::vga::Vga;
 use slot::{NO_PAGE, Slot, summary};
 
 /// Most virtual processors of a machine.
@@ -64,6 +65,7 @@ pub struct Platform {
     /// Where the search for the destination of lowest priority begins.
     rotation: AtomicU32,
     alarm: OnceLock<Alarm>,
+    video: OnceLock<Arc<Vga>>,
 }
 
 impl Platform {
@@ -94,6 +96,7 @@ impl Platform {
             pit_deadline: AtomicU64::new(u64::MAX),
             rotation: AtomicU32::new(0),
             alarm: OnceLock::new(),
+            video: OnceLock::new(),
         });
         let alarm = Alarm::start(clock, Arc::downgrade(&platform))?;
         // The cell is empty: nobody else has the platform yet.
@@ -114,6 +117,14 @@ impl Platform {
                 kick.notify();
             }
         }
+    }
+
+    /// Serves the memory window and the busiest ports of a VGA from now on; a machine has one.
+    ///
+    /// Returns whether it is the first.
+    pub fn attach_video(&self, video: Arc<Vga>) -> bool {
+        video.set_clock(Arc::clone(&self.clock));
+        self.video.set(video).is_ok()
     }
 
     /// Sets the level of a global system interrupt: 0 to 15 reach PICs and I/O APIC, 16 to 23 the

@@ -1,0 +1,390 @@
+//! `Video`: the memory of a VGA; `Picture`: what it shows.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use ringfence_chips::vga::{Frame, Kind, LARGEST, Plan, Rect, Source, Text, Timing, Vga};
+use ringfence_engine::Clock;
+use ringfence_memory::{Mapping, MemoryError};
+
+use crate::error::Failure;
+use crate::funnel::detached;
+
+/// Memory of a VGA, and the registers between it and the processors. Thread-safe.
+#[pyclass(frozen, module = "ringfence._core")]
+#[derive(Debug)]
+pub struct Video {
+    pub(crate) vga: Arc<Vga>,
+}
+
+#[pymethods]
+impl Video {
+    #[new]
+    fn new(py: Python<'_>, size: usize) -> PyResult<Self> {
+        if !size.is_power_of_two() || !(0x40000..=0x1000_0000).contains(&size) {
+            let what = format!("video memory is 256 KiB to 256 MiB, a power of two, not {size}");
+            return Err(Failure::BadArgument(what).into());
+        }
+        detached(py, || {
+            let memory = Mapping::new(size).map_err(|source| MemoryError::Host {
+                size: size as u64,
+                source,
+            })?;
+            let vga = Arc::new(Vga::new(Arc::new(memory), Arc::new(Clock::new())));
+            Ok(Self { vga })
+        })
+    }
+
+    /// Size of the memory in bytes.
+    #[getter]
+    fn size(&self) -> usize {
+        self.vga.memory().size()
+    }
+
+    /// Registers, latches and timing as after power-on.
+    fn reset(&self) {
+        self.vga.reset();
+    }
+
+    /// Reads port 3C4h, 3C5h, 3CEh, 3CFh, 3BAh or 3DAh.
+    fn port_read(&self, port: u16) -> u8 {
+        self.vga.port_read(port).unwrap_or(0xff)
+    }
+
+    /// Writes port 3C4h, 3C5h, 3CEh or 3CFh.
+    fn port_write(&self, port: u16, value: u8) {
+        self.vga.port_write(port, value);
+    }
+
+    /// Whether a read of the input status reset the flip-flop since this was asked last.
+    fn take_flip_flop_reset(&self) -> bool {
+        self.vga.take_flip_flop_reset()
+    }
+
+    /// Sets the miscellaneous output register.
+    fn set_misc(&self, value: u8) {
+        self.vga.set_misc(value);
+    }
+
+    /// Shows a mode of the VBE in the window, from `offset` bytes on.
+    #[pyo3(signature = (offset, *, linear = true))]
+    fn set_bank(&self, offset: Option<usize>, linear: bool) {
+        self.vga.set_bank(offset.map(|offset| (offset, linear)));
+    }
+
+    /// Leaves every change of a register to Python.
+    fn set_watched(&self, watched: bool) {
+        self.vga.set_watched(watched);
+    }
+
+    /// Tells when lines and frames begin and end.
+    fn set_timing(&self, frame: u64, lines: u32, shown: u32, retrace: (u32, u32), line_shown: u32) {
+        self.vga.set_timing(Timing {
+            frame,
+            lines,
+            shown,
+            retrace,
+            line_shown,
+        });
+    }
+
+    /// Sequencer index and five registers, graphics index and nine.
+    #[getter]
+    fn registers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.vga.registers())
+    }
+
+    /// Sets them.
+    fn set_registers(&self, values: [u8; 16]) {
+        self.vga.set_registers(values);
+    }
+
+    /// The latches, plane 0 lowest.
+    #[getter]
+    fn latches(&self) -> u32 {
+        self.vga.latches()
+    }
+
+    /// Sets the latches.
+    fn set_latches(&self, latches: u32) {
+        self.vga.set_latches(latches);
+    }
+
+    /// Changes with writes through the window.
+    #[getter]
+    fn writes(&self) -> u64 {
+        self.vga.writes()
+    }
+
+    /// Address, size and offset in memory of the window where it is plain memory now.
+    fn direct(&self) -> Option<(u64, u64, usize)> {
+        self.vga.direct()
+    }
+
+    /// A load from the window.
+    fn read(&self, address: u64, size: u8) -> u64 {
+        self.vga.read(address, size)
+    }
+
+    /// A store to the window.
+    fn write(&self, address: u64, size: u8, value: u64) {
+        self.vga.write(address, size, value);
+    }
+
+    /// Copies out of the memory; zeros beyond its end.
+    fn peek<'py>(
+        &self,
+        py: Python<'py>,
+        offset: usize,
+        size: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let memory = self.vga.memory();
+        if size > memory.size() {
+            let what = format!("video memory has not {size} bytes");
+            return Err(Failure::BadArgument(what).into());
+        }
+        PyBytes::new_with(py, size, |out| {
+            let count = memory.size().saturating_sub(offset).min(size);
+            if count > 0 {
+                memory.copy_to(offset, &mut out[..count]);
+            }
+            Ok(())
+        })
+    }
+
+    /// Copies into the memory; what lies beyond its end is dropped.
+    fn poke(&self, py: Python<'_>, offset: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = PyBuffer::<u8>::get(data)?.to_vec(py)?;
+        let memory = self.vga.memory();
+        let count = memory.size().saturating_sub(offset).min(data.len());
+        if count > 0 {
+            memory.copy_from(offset, &data[..count]);
+        }
+        Ok(())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Video size={:#x}>", self.vga.memory().size())
+    }
+}
+
+/// What a text mode adds to a plan.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct TextItems {
+    dots: u32,
+    fonts: (u32, u32),
+    line_graphics: bool,
+    blink: bool,
+    lit: bool,
+    cursor: (u32, u32, u32),
+    underline: u32,
+}
+
+/// A plan as Python makes it.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct PlanItems {
+    kind: String,
+    width: u32,
+    height: u32,
+    start: u32,
+    pitch: u32,
+    split: u32,
+    split_pans: bool,
+    repeat: u32,
+    double: u32,
+    row: u32,
+    preset: u32,
+    panning: u32,
+    shift: (u32, u32),
+    row_bits: (bool, bool),
+    mask: u32,
+    palette: Vec<u32>,
+    text: Option<TextItems>,
+}
+
+impl PlanItems {
+    fn plan(self) -> Result<Plan, Failure> {
+        let kind = match (self.kind.as_str(), self.text) {
+            ("text", Some(text)) => Kind::Text(Text {
+                dots: text.dots,
+                fonts: text.fonts,
+                line_graphics: text.line_graphics,
+                blink: text.blink,
+                lit: text.lit,
+                cursor: text.cursor,
+                underline: text.underline,
+            }),
+            ("planar", _) => Kind::Planar,
+            ("pairs", _) => Kind::Pairs,
+            ("bytes", _) => Kind::Bytes,
+            ("linear8", _) => Kind::Linear(8),
+            ("linear15", _) => Kind::Linear(15),
+            ("linear16", _) => Kind::Linear(16),
+            ("linear24", _) => Kind::Linear(24),
+            ("linear32", _) => Kind::Linear(32),
+            ("blank", _) => Kind::Blank,
+            (kind, _) => {
+                let what = format!("no picture of the kind {kind:?}");
+                return Err(Failure::BadArgument(what));
+            }
+        };
+        Ok(Plan {
+            kind,
+            width: self.width.min(LARGEST),
+            height: self.height.min(LARGEST),
+            start: self.start,
+            pitch: self.pitch,
+            split: self.split,
+            split_pans: self.split_pans,
+            repeat: self.repeat,
+            double: self.double,
+            row: self.row,
+            preset: self.preset,
+            panning: self.panning,
+            shift: self.shift,
+            row_bits: self.row_bits,
+            mask: self.mask,
+            palette: self.palette,
+        })
+    }
+}
+
+type Part = (u32, u32, u32, u32);
+
+/// A picture that was drawn last, and what has changed since. Thread-safe.
+#[pyclass(frozen, module = "ringfence._core")]
+pub struct Picture {
+    frame: Mutex<Frame>,
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Picture").finish_non_exhaustive()
+    }
+}
+
+impl Picture {
+    fn lock(&self) -> MutexGuard<'_, Frame> {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Picture {
+    #[new]
+    fn new() -> Self {
+        Self {
+            frame: Mutex::default(),
+        }
+    }
+
+    /// Width and height in pixels.
+    #[getter]
+    fn size(&self) -> (u32, u32) {
+        self.lock().size()
+    }
+
+    /// Draws what video memory, or a copy of a framebuffer, shows by a plan.
+    ///
+    /// Returns what has changed: left, top, width, height.
+    fn draw(
+        &self,
+        py: Python<'_>,
+        source: &Bound<'_, PyAny>,
+        plan: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<Part>> {
+        let plan = plan.extract::<PlanItems>()?.plan()?;
+        let parts = |rects: Vec<Rect>| {
+            let part = |r: Rect| (r.x, r.y, r.width, r.height);
+            rects.into_iter().map(part).collect()
+        };
+        if let Ok(video) = source.cast::<Video>() {
+            let vga = Arc::clone(&video.get().vga);
+            return detached(py, || {
+                let source = Source::Memory(vga.memory());
+                Ok(parts(self.lock().draw(source, &plan)))
+            });
+        }
+        let bytes = PyBuffer::<u8>::get(source)?.to_vec(py)?;
+        detached(py, || {
+            Ok(parts(self.lock().draw(Source::Bytes(&bytes), &plan)))
+        })
+    }
+
+    /// Pixels of a part, cut to the picture, line by line: red, green, blue, a byte each.
+    fn rgb<'py>(&self, py: Python<'py>, part: Part) -> PyResult<Bound<'py, PyBytes>> {
+        let (x, y, width, height) = part;
+        let bytes = detached(py, || {
+            let frame = self.lock();
+            let mut bytes = Vec::new();
+            for line in frame.part(Rect {
+                x,
+                y,
+                width,
+                height,
+            }) {
+                for pixel in line {
+                    bytes.extend_from_slice(&pixel.to_be_bytes()[1..]);
+                }
+            }
+            Ok(bytes)
+        })?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Pixels of a part in another format: `size` (1, 2, 4) bytes each, lowest first unless
+    /// `big_endian`; for red, green and blue the largest value and the shift to the left.
+    fn packed<'py>(
+        &self,
+        py: Python<'py>,
+        part: Part,
+        size: usize,
+        big_endian: bool,
+        largest: (u32, u32, u32),
+        shift: (u32, u32, u32),
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (x, y, width, height) = part;
+        let size = size.clamp(1, 4);
+        let bytes = detached(py, || {
+            let frame = self.lock();
+            let mut bytes = Vec::new();
+            let plain = largest == (255, 255, 255) && shift == (16, 8, 0);
+            let scale = |value: u32, largest: u32, shift: u32| {
+                (u64::from(value & 0xff) * u64::from(largest & 0xffff) + 127) / 255 << (shift & 31)
+            };
+            for line in frame.part(Rect {
+                x,
+                y,
+                width,
+                height,
+            }) {
+                for &pixel in line {
+                    let value = if plain {
+                        pixel
+                    } else {
+                        (scale(pixel >> 16, largest.0, shift.0)
+                            | scale(pixel >> 8, largest.1, shift.1)
+                            | scale(pixel, largest.2, shift.2)) as u32
+                    };
+                    if big_endian {
+                        bytes.extend_from_slice(&value.to_be_bytes()[4 - size..]);
+                    } else {
+                        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
+                    }
+                }
+            }
+            Ok(bytes)
+        })?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    fn __repr__(&self) -> String {
+        let (width, height) = self.lock().size();
+        format!("<Picture {width}x{height}>")
+    }
+}
