@@ -21,12 +21,14 @@ __all__ = [
     "Memory",
     "MmioRead",
     "MmioWrite",
+    "Picture",
     "PortIn",
     "PortInString",
     "PortOut",
     "PortOutString",
     "Shutdown",
     "Vcpu",
+    "Video",
     "host_tsc_hz",
 ]
 
@@ -245,6 +247,8 @@ class Machine:
         """Sets the level of a global system interrupt (0 to 23; 0 to 15 reach the PICs too)."""
     def signal_msi(self, address: int, data: int) -> None:
         """Delivers a message-signalled interrupt."""
+    def attach_video(self, video: Video) -> None:
+        """Serves memory window and busiest ports of a VGA inside the engine; a machine has one."""
     def vcpu(self, index: int) -> Vcpu:
         """A virtual processor. 0 is the bootstrap processor; the others wait for INIT and SIPI."""
     @property
@@ -306,6 +310,85 @@ class Vcpu:
         """
     def recent_code(self) -> list[str]:
         """Disassembly of the code around the last instruction, newest last: for error messages."""
+
+@final
+class Video:
+    """Memory of a VGA, and the registers between it and the processors. Thread-safe."""
+
+    def __new__(cls, size: int) -> Video: ...
+    @property
+    def size(self) -> int: ...
+    def reset(self) -> None:
+        """Registers, latches and timing as after power-on."""
+    def port_read(self, port: int) -> int:
+        """Reads port 3C4h, 3C5h, 3CEh, 3CFh, 3BAh or 3DAh."""
+    def port_write(self, port: int, value: int) -> None:
+        """Writes port 3C4h, 3C5h, 3CEh or 3CFh."""
+    def take_flip_flop_reset(self) -> bool:
+        """Whether a read of the input status reset the flip-flop since this was asked last."""
+    def set_misc(self, value: int) -> None:
+        """Sets the miscellaneous output register."""
+    def set_bank(self, offset: int | None, *, linear: bool = True) -> None:
+        """Shows a mode of the VBE in the window, from ``offset`` bytes on."""
+    def set_watched(self, watched: bool) -> None:
+        """Leaves every change of a register to Python."""
+    def set_timing(
+        self, frame: int, lines: int, shown: int, retrace: tuple[int, int], line_shown: int
+    ) -> None:
+        """Tells when lines and frames begin and end.
+
+        ``frame`` in nanoseconds, ``line_shown`` in thousandths of a line.
+        """
+    @property
+    def registers(self) -> bytes:
+        """Sequencer index and five registers, graphics index and nine."""
+    def set_registers(self, values: Buffer) -> None:
+        """Sets them."""
+    @property
+    def latches(self) -> int:
+        """The latches, plane 0 lowest."""
+    def set_latches(self, latches: int) -> None:
+        """Sets the latches."""
+    @property
+    def writes(self) -> int:
+        """Changes with writes through the window."""
+    def direct(self) -> tuple[int, int, int] | None:
+        """Address, size and offset in memory of the window where it is plain memory now."""
+    def read(self, address: int, size: int) -> int:
+        """A load from the window."""
+    def write(self, address: int, size: int, value: int) -> None:
+        """A store to the window."""
+    def clear(self) -> None:
+        """Makes the whole memory zero."""
+    def peek(self, offset: int, size: int) -> bytes:
+        """Copies out of the memory; zeros beyond its end."""
+    def poke(self, offset: int, data: Buffer) -> None:
+        """Copies into the memory; what lies beyond its end is dropped."""
+
+@final
+class Picture:
+    """A picture that was drawn last, and what has changed since. Thread-safe."""
+
+    def __new__(cls) -> Picture: ...
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+    def draw(self, source: Video | Buffer, plan: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+        """Draws what video memory, or a copy of a framebuffer, shows by a plan.
+
+        Returns what has changed: left, top, width, height.
+        """
+    def rgb(self, part: tuple[int, int, int, int]) -> bytes:
+        """Pixels of a part, cut to the picture: red, green, blue, a byte each."""
+    def packed(
+        self,
+        part: tuple[int, int, int, int],
+        size: int,
+        big_endian: bool,
+        largest: tuple[int, int, int],
+        shift: tuple[int, int, int],
+    ) -> bytes:
+        """Pixels of a part in another format: ``size`` bytes each."""
 
 def host_tsc_hz() -> int:
     """Frequency of the host's time-stamp counter, in hertz."""

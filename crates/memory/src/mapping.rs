@@ -118,6 +118,16 @@ impl Mapping {
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }.store(value.to_le(), Relaxed);
     }
 
+    /// Makes all bytes zero and gives their memory back to the host.
+    pub fn clear(&self) {
+        // SAFETY: the range is this mapping; a private anonymous mapping reads as zero after it.
+        let failed = unsafe { libc::madvise(self.base.cast(), self.size, libc::MADV_DONTNEED) };
+        if failed != 0 {
+            // SAFETY: the range is inside the mapping.
+            unsafe { std::ptr::write_bytes(self.base, 0, self.size) };
+        }
+    }
+
     /// Copies from `offset` on into `out`.
     ///
     /// # Panics

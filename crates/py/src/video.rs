@@ -134,6 +134,11 @@ impl Video {
         self.vga.write(address, size, value);
     }
 
+    /// Makes the whole memory zero.
+    fn clear(&self) {
+        self.vga.memory().clear();
+    }
+
     /// Copies out of the memory; zeros beyond its end.
     fn peek<'py>(
         &self,
@@ -355,7 +360,8 @@ impl Picture {
             let mut bytes = Vec::new();
             let plain = largest == (255, 255, 255) && shift == (16, 8, 0);
             let scale = |value: u32, largest: u32, shift: u32| {
-                (u64::from(value & 0xff) * u64::from(largest & 0xffff) + 127) / 255 << (shift & 31)
+                ((u64::from(value & 0xff) * u64::from(largest & 0xffff) + 127) / 255)
+                    << (shift & 31)
             };
             for line in frame.part(Rect {
                 x,

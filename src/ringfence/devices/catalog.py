@@ -36,6 +36,7 @@ CATALOG: dict[str, Model] = {
     "reset-control": Model("chipset.reset", "ResetControl", "reset control register CF9h"),
     "system-control": Model("chipset.reset", "SystemControl", "system control port 92h"),
     "pci-config": Model("pci.mechanism", "PciConfig", "PCI configuration mechanism #1"),
+    "vga": Model("vga.vga", "Vga", "VGA with the display interface of Bochs"),
     "post": Model("debug.post", "PostCodes", "power-on self-test codes, port 80h"),
     "debug-exit": Model("debug.exit", "DebugExit", "port that ends the machine"),
     "debug-console": Model("debug.exit", "DebugConsole", "console at port E9h"),

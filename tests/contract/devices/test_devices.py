@@ -31,6 +31,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "reset-control": lambda model: model(lambda: None),
     "system-control": lambda model: model(lambda: None),
     "pci-config": lambda model: model(bus_with_bridge()),
+    "vga": lambda model: model(HandClock(), 1 << 18),
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),

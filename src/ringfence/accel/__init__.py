@@ -1,0 +1,1 @@
+"""Python names of what is compiled because guests reach it per byte, pixel or interrupt."""
