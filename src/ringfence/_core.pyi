@@ -318,8 +318,13 @@ class Video:
     def __new__(cls, size: int) -> Video: ...
     @property
     def size(self) -> int: ...
+    @property
+    def memory(self) -> Memory:
+        """The memory itself, to be mapped."""
     def reset(self) -> None:
         """Registers, latches and timing as after power-on."""
+    def set_decode(self, ports: bool, window: bool) -> None:
+        """Lets the engine find the ports and the memory window, or not."""
     def port_read(self, port: int) -> int:
         """Reads port 3C4h, 3C5h, 3CEh, 3CFh, 3BAh or 3DAh."""
     def port_write(self, port: int, value: int) -> None:

@@ -56,6 +56,12 @@ impl Memory {
         self.mapping.as_ptr()
     }
 
+    /// The bytes, for devices: the guest sees what they write there, but code translated from
+    /// there and the dirty log need [`Memory::written`].
+    pub fn bytes(&self) -> &Mapping {
+        &self.mapping
+    }
+
     /// Which holders have code translated from the page at `offset`, a bit each.
     pub fn holders(&self, offset: u64) -> &AtomicU64 {
         self.holders.of(offset / PAGE_SIZE)

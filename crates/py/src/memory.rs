@@ -19,6 +19,11 @@ use crate::funnel::detached;
 pub struct Memory(Arc<ringfence_memory::Memory>);
 
 impl Memory {
+    /// A Python object in front of this one.
+    pub fn of(memory: Arc<ringfence_memory::Memory>) -> Self {
+        Self(memory)
+    }
+
     /// The object behind the Python one.
     pub fn inner(&self) -> Arc<ringfence_memory::Memory> {
         Arc::clone(&self.0)

@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ringfence_chips::vga::{Frame, Kind, LARGEST, Plan, Rect, Source, Text, Timing, Vga};
 use ringfence_engine::Clock;
-use ringfence_memory::{Mapping, MemoryError};
 
 use crate::error::Failure;
 use crate::funnel::detached;
+use crate::memory::Memory;
 
 /// Memory of a VGA, and the registers between it and the processors. Thread-safe.
 #[pyclass(frozen, module = "ringfence._core")]
@@ -29,11 +29,8 @@ impl Video {
             return Err(Failure::BadArgument(what).into());
         }
         detached(py, || {
-            let memory = Mapping::new(size).map_err(|source| MemoryError::Host {
-                size: size as u64,
-                source,
-            })?;
-            let vga = Arc::new(Vga::new(Arc::new(memory), Arc::new(Clock::new())));
+            let memory = ringfence_memory::Memory::new(size as u64)?;
+            let vga = Arc::new(Vga::new(memory, Arc::new(Clock::new())));
             Ok(Self { vga })
         })
     }
@@ -41,12 +38,23 @@ impl Video {
     /// Size of the memory in bytes.
     #[getter]
     fn size(&self) -> usize {
-        self.vga.memory().size()
+        self.vga.bytes().size()
+    }
+
+    /// The memory itself, to be mapped.
+    #[getter]
+    fn memory(&self) -> Memory {
+        Memory::of(Arc::clone(self.vga.memory()))
     }
 
     /// Registers, latches and timing as after power-on.
     fn reset(&self) {
         self.vga.reset();
+    }
+
+    /// Lets the engine find the ports and the memory window, or not.
+    fn set_decode(&self, ports: bool, window: bool) {
+        self.vga.set_decode(ports, window);
     }
 
     /// Reads port 3C4h, 3C5h, 3CEh, 3CFh, 3BAh or 3DAh.
@@ -136,7 +144,7 @@ impl Video {
 
     /// Makes the whole memory zero.
     fn clear(&self) {
-        self.vga.memory().clear();
+        self.vga.bytes().clear();
     }
 
     /// Copies out of the memory; zeros beyond its end.
@@ -146,7 +154,7 @@ impl Video {
         offset: usize,
         size: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let memory = self.vga.memory();
+        let memory = self.vga.bytes();
         if size > memory.size() {
             let what = format!("video memory has not {size} bytes");
             return Err(Failure::BadArgument(what).into());
@@ -163,7 +171,7 @@ impl Video {
     /// Copies into the memory; what lies beyond its end is dropped.
     fn poke(&self, py: Python<'_>, offset: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = PyBuffer::<u8>::get(data)?.to_vec(py)?;
-        let memory = self.vga.memory();
+        let memory = self.vga.bytes();
         let count = memory.size().saturating_sub(offset).min(data.len());
         if count > 0 {
             memory.copy_from(offset, &data[..count]);
@@ -172,7 +180,7 @@ impl Video {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Video size={:#x}>", self.vga.memory().size())
+        format!("<Video size={:#x}>", self.vga.bytes().size())
     }
 }
 
@@ -311,7 +319,7 @@ impl Picture {
         if let Ok(video) = source.cast::<Video>() {
             let vga = Arc::clone(&video.get().vga);
             return detached(py, || {
-                let source = Source::Memory(vga.memory());
+                let source = Source::Memory(vga.bytes());
                 Ok(parts(self.lock().draw(source, &plan)))
             });
         }

@@ -5,7 +5,7 @@ The interrupt hardware (PICs, PIT with port 61h, local and I/O APICs) is the eng
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.boards import pc_layout as layout
 from ringfence.boards.plug import plug
@@ -43,11 +43,18 @@ from ringfence.firmware import acpi, direct
 from ringfence.firmware.boot import BootPlan
 from ringfence.units import GIB
 
+if TYPE_CHECKING:
+    from ringfence.devices.vga.stdvga import StdVga
+
 __all__ = ["HostEnds", "Pc"]
 
 
 def _no_message(address: int, data: int) -> None:
     """Delivers nothing."""
+
+
+def _no_video(video: Any) -> None:
+    """Leaves the VGA to the buses."""
 
 
 def _no_end(kind: str, name: str) -> Any:
@@ -75,6 +82,8 @@ class HostEnds:
     memory_map: MemoryMap | None = None
     #: Delivers an interrupt message: address and data.
     signal_msi: Callable[[int, int], None] = _no_message
+    #: Lets the engine serve the busiest parts of a VGA itself.
+    attach_video: Callable[[Any], None] = _no_video
     #: The host end of a kind (``net``, ``disk``) and name, for devices that are plugged in.
     end: Callable[[str, str], Any] = _no_end
 
@@ -97,6 +106,8 @@ class Pc:
         memory: Bytes of guest memory.
         cpus: Virtual processors.
         keyboard: Whether there is a keyboard controller.
+        display: Whether there is a VGA, and a mouse with the keyboard.
+        vga_bios: What the VGA has in its expansion ROM.
         devices: More devices.
 
     Raises:
@@ -110,6 +121,8 @@ class Pc:
         memory: int,
         cpus: int = 1,
         keyboard: bool = True,
+        display: bool = False,
+        vga_bios: bytes = b"",
         devices: Sequence[DeviceConfig] = (),
     ) -> None:
         self.memory = memory
@@ -136,7 +149,15 @@ class Pc:
         self.piix3 = Piix3(isa)
         self.piix4_pm = Piix4Pm(self.pm)
         self.pci_bus.intx = self.piix3.set_pin
-        self.i8042 = I8042(isa(layout.KEYBOARD_IRQ), ends.reset) if keyboard else None
+        self.i8042 = None
+        if keyboard:
+            self.i8042 = I8042(
+                isa(layout.KEYBOARD_IRQ),
+                ends.reset,
+                clock=ends.clock,
+                aux_irq=isa(layout.MOUSE_IRQ) if display else None,
+            )
+        self.display: StdVga | None = None
         below, above = min(memory, layout.LOW_LIMIT), max(memory - layout.LOW_LIMIT, 0)
         placed = [
             _Placed(f"com{index}", uart, place.port)
@@ -171,6 +192,13 @@ class Pc:
         self.pci_bus.add(
             self.piix4_pm, layout.SOUTH_BRIDGE, number=layout.PM_FUNCTION, name="piix4-pm"
         )
+        if display:
+            # Imported late: most of Ringfence is testable without the extension.
+            from ringfence.devices.vga import stdvga
+
+            self.display = stdvga.StdVga(ends.clock, rom=vga_bios, memory_map=ends.memory_map)
+            self.pci_bus.add(self.display, layout.DISPLAY, name="stdvga")
+            ends.attach_video(self.display.vga.video)
         for device in devices:
             plug(self.pci_bus, ends, device)
         self._configure()
@@ -249,6 +277,8 @@ class Pc:
             self.cpus,
             serial=len(self.uarts),
             keyboard=self.i8042 is not None,
+            mouse=self.i8042 is not None and self.i8042.mouse is not None,
+            vga=self.display is not None,
             pci=layout.pci_root(self.memory),
         )
         plan.writes.append((layout.BIOS, acpi.build(hardware, layout.BIOS)))

@@ -55,9 +55,11 @@ PCI_IO_FREE = range(0xC000, 0x10000)
 HOST_BRIDGE = 0
 #: The south bridge: function 0 is the ISA bridge, 3 power management.
 SOUTH_BRIDGE, PM_FUNCTION = 1, 3
+DISPLAY = 2
 
 # Interrupts.
 KEYBOARD_IRQ = 1
+MOUSE_IRQ = 12
 RTC_IRQ = 8
 SCI = 9
 #: Where the four lines of the PCI bus go without firmware: what the usual BIOS sets.
@@ -120,7 +122,14 @@ def pci_root(memory: int) -> PciRoot:
 
 
 def acpi_hardware(
-    cpus: int, *, serial: int, keyboard: bool, pci: PciRoot | None = None, pm: int = PM
+    cpus: int,
+    *,
+    serial: int,
+    keyboard: bool,
+    mouse: bool = False,
+    vga: bool = False,
+    pci: PciRoot | None = None,
+    pm: int = PM,
 ) -> AcpiHardware:
     """What the ACPI tables tell of the board.
 
@@ -128,6 +137,8 @@ def acpi_hardware(
         cpus: Processors.
         serial: Serial lines.
         keyboard: Whether there is a keyboard controller.
+        mouse: Whether there is a mouse behind it.
+        vga: Whether there is a VGA.
         pci: The PCI bus.
         pm: Where the power management registers are.
     """
@@ -152,6 +163,8 @@ def acpi_hardware(
         rtc_port=RTC,
         rtc_irq=RTC_IRQ,
         keyboard_irq=KEYBOARD_IRQ if keyboard else None,
+        mouse_irq=MOUSE_IRQ if mouse else None,
+        vga=vga,
         pci=pci,
         serial=tuple(SerialLine(place.port, place.irq) for place in SERIAL[:serial]),
     )

@@ -11,10 +11,11 @@ from ringfence.config.disk import DiskConfig
 from ringfence.errors import ConfigError
 from ringfence.units import GIB, KIB, MIB, TIB, format_size, parse_duration, parse_size
 
-__all__ = ["EngineName", "MachineConfig", "OnReboot"]
+__all__ = ["DisplayName", "EngineName", "MachineConfig", "OnReboot"]
 
 EngineName = Literal["auto", "bt", "kvm"]
 OnReboot = Literal["restart", "stop"]
+DisplayName = Literal["auto", "none", "vga"]
 
 _LEAST_MEMORY, _MOST_MEMORY, _PAGE = 64 * MIB, 1 * TIB, 4 * KIB
 _MOST_CPUS = 64
@@ -57,6 +58,11 @@ class MachineConfig:
     shell: bool = False
     #: A PS/2 keyboard controller is there.
     keyboard: bool = True
+    #: What shows pictures: ``vga`` also brings a mouse; ``auto`` is none where a kernel is booted
+    #: directly, which needs none.
+    display: DisplayName = "auto"
+    #: Layout that the guest has its keyboard for: what typing a text presses.
+    keyboard_layout: str = "us"
     #: Hard disks, in order; ``FILE[,readonly][,ephemeral][,if=ide]`` or :class:`DiskConfig` each.
     disks: tuple[DiskConfig, ...] = ()
     #: CD-ROM drives and what is in them, in order; ``None`` is an empty drive.
@@ -81,6 +87,7 @@ class MachineConfig:
         _set(self, "cpu", _cpu(self.cpu))
         _choice("engine", self.engine, get_args(EngineName))
         _choice("on_reboot", self.on_reboot, get_args(OnReboot))
+        _choice("display", self.display, get_args(DisplayName))
         if self.timeout is not None:
             seconds = parse_duration(self.timeout)
             if seconds == 0:
@@ -89,9 +96,17 @@ class MachineConfig:
         for name in ("disks", "cdroms", "floppies"):
             _set(self, name, _media(name, getattr(self, name)))
         _set(self, "devices", _devices(self.devices))
+        if not isinstance(self.keyboard_layout, str):
+            raise ConfigError(f"keyboard_layout: {self.keyboard_layout!r} is not a name")
         for name in ("shell", "keyboard"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
+
+    @property
+    def has_display(self) -> bool:
+        """Whether the machine has a display."""
+        direct = self.kernel is not None or self.image is not None
+        return self.display == "vga" or (self.display == "auto" and not direct)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:

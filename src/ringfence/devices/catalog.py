@@ -45,6 +45,7 @@ CATALOG: dict[str, Model] = {
 FUNCTIONS: dict[str, Model] = {
     "i440fx": Model("pci.host_bridge", "HostBridge", "Intel 440FX host bridge"),
     "piix3": Model("chipset.piix3", "Piix3", "PIIX3 ISA bridge and interrupt router"),
+    "stdvga": Model("vga.stdvga", "StdVga", "VGA as Bochs and QEMU have it, on PCI"),
     "piix4-pm": Model("chipset.piix4_pm", "Piix4Pm", "PIIX4 power management and SMBus"),
 }
 

@@ -19,14 +19,19 @@ from time import monotonic
 from typing import Any
 
 from ringfence.boards import HostEnds, Pc
+from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
 from ringfence.config import MachineConfig
+from ringfence.devices.input.i8042 import I8042
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
 from ringfence.machine.clock import MachineClock
 from ringfence.machine.exit import ExitReason, MachineExit
+from ringfence.machine.input import Keyboard, Mouse
 from ringfence.machine.memory import GuestMemory, Ram
 from ringfence.machine.processors import Processors
+from ringfence.machine.screen import Screen
+from ringfence.machine.vgabios import vga_bios
 from ringfence.machine.watch import ConsoleWatch
 from ringfence.units import NANOSECONDS
 
@@ -79,6 +84,7 @@ class Machine:
         engine: What runs it; by default what the description names.
 
     Attributes:
+        screen, keyboard, mouse: What a person would have before them.
         console: COM1.
         control: COM2, ``stdout``: COM3, ``stderr``: COM4: the lines of the guest agent.
         debug: The console at port E9h.
@@ -106,6 +112,15 @@ class Machine:
         self._watch = ConsoleWatch(self._panicked, self._panic_finished)
         self.console.listen(self._watch.feed)
         self._boot: _Boot | None = None
+        self.screen = Screen(
+            self._lock,
+            self._surface,
+            _new_canvas,
+            ended=lambda: self._state is MachineState.ENDED,
+            console=self.console.tail,
+        )
+        self.keyboard = Keyboard(self._lock, self._i8042, config.keyboard_layout)
+        self.mouse = Mouse(self._lock, self._i8042)
         self._statistics: list[dict[str, int]] = []
         self._profile_hertz = 0
         self._at_end: list[Callable[[], None]] = []
@@ -286,10 +301,13 @@ class Machine:
                 memory=memory,
                 memory_map=memory,
                 signal_msi=machine.signal_msi,
+                attach_video=getattr(machine, "attach_video", _leave_to_the_buses),
             ),
             memory=config.memory,
             cpus=config.cpus,
             keyboard=config.keyboard,
+            display=config.has_display,
+            vga_bios=vga_bios() if config.has_display else b"",
             devices=config.devices,
         )
         plan = board.boot(
@@ -429,6 +447,14 @@ class Machine:
 
         return locked
 
+    def _surface(self) -> Surface | None:
+        """The display of the current boot."""
+        return self._boot.board.display if self._boot is not None else None
+
+    def _i8042(self) -> I8042 | None:
+        """The keyboard controller of the current boot."""
+        return self._boot.board.i8042 if self._boot is not None else None
+
     def _is_own_thread(self) -> bool:
         boot = self._boot
         return boot is not None and current_thread() in boot.processors.threads
@@ -437,6 +463,17 @@ class Machine:
 _ZERO_REGISTERS = dict.fromkeys(
     ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16))), 0
 )
+
+
+def _new_canvas() -> Canvas:
+    # Imported late: most of Ringfence is testable without the extension.
+    from ringfence.accel.video import Picture
+
+    return Picture()
+
+
+def _leave_to_the_buses(video: object) -> None:
+    """Does what an engine does that serves no devices itself."""
 
 
 def _reader(machine: EngineMachine) -> Callable[[], int]:

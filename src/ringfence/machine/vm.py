@@ -19,7 +19,9 @@ from ringfence.errors import (
 )
 from ringfence.machine.agent import Agent, Completed, Process
 from ringfence.machine.exit import MachineExit
+from ringfence.machine.input import Keyboard, Mouse
 from ringfence.machine.machine import BootFiles, Machine, MachineState
+from ringfence.machine.screen import Screen
 from ringfence.units import GIB, format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class VM:
         on_reboot: ``restart`` or ``stop`` when the guest resets the machine.
         shell: Start a shell on the console; the machine powers off when it ends.
         keyboard: Whether there is a PS/2 keyboard controller.
+        display: ``vga``, ``none``, or ``auto``: none where a kernel is booted directly.
+        keyboard_layout: The layout that the guest has its keyboard for: ``us``, ``uk``, ``de``...
         pull: Whether to fetch an image that is not in the store.
         progress: Told how far the fetching of an image is (``ringfence.images.Progress``).
 
@@ -74,6 +78,8 @@ class VM:
         on_reboot: str = "restart",
         shell: bool = False,
         keyboard: bool = True,
+        display: str = "auto",
+        keyboard_layout: str = "us",
         pull: bool = True,
         progress: Callable[[Any], None] | None = None,
     ) -> None:
@@ -93,6 +99,8 @@ class VM:
                 "on_reboot": on_reboot,
                 "shell": shell,
                 "keyboard": keyboard,
+                "display": display,
+                "keyboard_layout": keyboard_layout,
             }
         )
         self._pull = pull
@@ -280,6 +288,21 @@ class VM:
     def console(self) -> Console:
         """The console, COM1: kernel messages and, with ``shell``, a shell."""
         return Console(self._require().console)
+
+    @property
+    def screen(self) -> Screen:
+        """The screen: its text, its picture, and waiting for either."""
+        return self._require().screen
+
+    @property
+    def keyboard(self) -> Keyboard:
+        """The keyboard."""
+        return self._require().keyboard
+
+    @property
+    def mouse(self) -> Mouse:
+        """The mouse, which machines with a display have."""
+        return self._require().mouse
 
     @property
     def debug_console(self) -> Console:

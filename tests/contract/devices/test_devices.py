@@ -25,7 +25,7 @@ def bus_with_bridge() -> PciBus:
 BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "uart16550": lambda model: model(Port(waiting=bytearray(b"input" * 9)), Wire(), HandClock()),
     "rtc": lambda model: model(Wire(), HandClock(1_700_000_000_000_000_000)),
-    "i8042": lambda model: model(Wire(), lambda: None),
+    "i8042": lambda model: model(Wire(), lambda: None, clock=HandClock(), aux_irq=Wire()),
     "acpi-pm": lambda model: model(Wire(), HandClock(), lambda: None),
     "smi-command": lambda model: model(lambda enabled: None),
     "reset-control": lambda model: model(lambda: None),

@@ -23,7 +23,18 @@ impl Platform {
         if offset + u64::from(size) > vga::WINDOW_SIZE {
             return None;
         }
-        self.video.get().map(|video| &**video)
+        self.video
+            .get()
+            .map(|video| &**video)
+            .filter(|video| video.decodes_window())
+    }
+
+    /// The VGA, if its ports answer.
+    fn video_ports(&self) -> Option<&Vga> {
+        self.video
+            .get()
+            .map(|video| &**video)
+            .filter(|video| video.decodes_ports())
     }
 
     fn lapic_read(&self, vcpu: u32, offset: u32, size: u8) -> Option<u64> {
@@ -47,7 +58,7 @@ impl Platform {
 impl LocalDevices for Platform {
     fn port_read(&self, _vcpu: u32, port: u16, size: u8) -> Option<u32> {
         if !Board::has_port(port) {
-            return match self.video.get() {
+            return match self.video_ports() {
                 Some(video) if size == 1 => video.port_read(port).map(u32::from),
                 _ => None,
             };
@@ -70,7 +81,7 @@ impl LocalDevices for Platform {
 
     fn port_write(&self, _vcpu: u32, port: u16, size: u8, value: u32) -> bool {
         if !Board::has_port(port) {
-            return match (self.video.get(), size) {
+            return match (self.video_ports(), size) {
                 (Some(video), 1) => video.fast_port_write(port, value as u8),
                 (Some(video), 2) => video.fast_pair_write(port, value as u16),
                 _ => false,

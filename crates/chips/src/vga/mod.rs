@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence_engine::Clock;
-use ringfence_memory::Mapping;
+use ringfence_memory::{Mapping, Memory};
 
 use registers::Registers;
 pub use retrace::Timing;
@@ -44,12 +44,14 @@ const MISC_COLOR: u8 = 1 << 0;
 /// Memory, its registers and the retrace clock of one VGA. Thread-safe.
 #[derive(Debug)]
 pub struct Vga {
-    memory: Arc<Mapping>,
+    memory: Arc<Memory>,
     registers: Mutex<Registers>,
     timing: Mutex<Timing>,
     clock: Mutex<Arc<Clock>>,
     /// Whether the attribute controller's flip-flop was reset since Python looked.
     flip_flop_reset: AtomicBool,
+    /// Whether ports and memory window answer at all.
+    decodes: (AtomicBool, AtomicBool),
     /// Counts writes that came through the window, roughly: any change is a change.
     writes: AtomicU64,
 }
@@ -59,21 +61,28 @@ impl Vga {
     ///
     /// # Panics
     /// For another size.
-    pub fn new(memory: Arc<Mapping>, clock: Arc<Clock>) -> Self {
-        assert!(memory.size().is_power_of_two() && memory.size() >= 0x40000);
+    pub fn new(memory: Arc<Memory>, clock: Arc<Clock>) -> Self {
+        let size = memory.bytes().size();
+        assert!(size.is_power_of_two() && size >= 0x40000);
         Self {
             memory,
             registers: Mutex::default(),
             timing: Mutex::default(),
             clock: Mutex::new(clock),
             flip_flop_reset: AtomicBool::new(false),
+            decodes: (AtomicBool::new(true), AtomicBool::new(true)),
             writes: AtomicU64::new(0),
         }
     }
 
     /// The video memory.
-    pub fn memory(&self) -> &Arc<Mapping> {
+    pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &Mapping {
+        self.memory.bytes()
     }
 
     /// Counts by this clock from now on.
@@ -81,7 +90,23 @@ impl Vga {
         *lock(&self.clock) = clock;
     }
 
-    /// Registers and memory as after power-on.
+    /// Lets the engine find the ports and the memory window, or not.
+    pub fn set_decode(&self, ports: bool, window: bool) {
+        self.decodes.0.store(ports, Ordering::Relaxed);
+        self.decodes.1.store(window, Ordering::Relaxed);
+    }
+
+    /// Whether the ports answer.
+    pub fn decodes_ports(&self) -> bool {
+        self.decodes.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether the memory window answers.
+    pub fn decodes_window(&self) -> bool {
+        self.decodes.1.load(Ordering::Relaxed)
+    }
+
+    /// Registers as after power-on.
     pub fn reset(&self) {
         *lock(&self.registers) = Registers::default();
         *lock(&self.timing) = Timing::default();
@@ -194,14 +219,17 @@ impl Vga {
     /// Where the whole window is plain memory as the registers are: address, size, and offset in
     /// memory.
     pub fn direct(&self) -> Option<(u64, u64, usize)> {
-        lock(&self.registers).direct(self.memory.size())
+        if !self.decodes_window() {
+            return None;
+        }
+        lock(&self.registers).direct(self.bytes().size())
     }
 
     /// Reads `size` (1 to 8) bytes at `address` in the window.
     pub fn read(&self, address: u64, size: u8) -> u64 {
         let mut registers = lock(&self.registers);
         (0..size.min(8)).fold(0, |value, index| {
-            let byte = planes::read(&mut registers, &self.memory, address + u64::from(index));
+            let byte = planes::read(&mut registers, self.bytes(), address + u64::from(index));
             value | u64::from(byte) << (index * 8)
         })
     }
@@ -212,7 +240,7 @@ impl Vga {
         for (index, byte) in (0..size.min(8)).zip(value.to_le_bytes()) {
             planes::write(
                 &mut registers,
-                &self.memory,
+                self.bytes(),
                 address + u64::from(index),
                 byte,
             );

@@ -4,8 +4,8 @@ Source: IBM PC/AT technical reference (1984), "Keyboard controller" and "Keyboar
 of the PS/2 controllers that followed (A7h to A9h, D1h to D4h). Data port at offset 0, status and
 command at offset 4, as the ports 60h and 64h lie.
 
-The keyboard answers every command of the reference. An auxiliary device (mouse) is absent: its
-test reports a stuck clock line and bytes sent to it time out, as on a board without the socket.
+The keyboard answers every command of the reference. The auxiliary device is a mouse; without one
+its test reports a stuck clock line and bytes sent to it time out, as on a board without the socket.
 Scan codes of set 2 are translated to set 1 by the controller while its command byte says so.
 """
 
@@ -13,7 +13,10 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from ringfence.bus import IrqLine, State, restore_fields, save_fields
+from ringfence.bus.contracts import Clock
 from ringfence.devices.input.keyboard import Keyboard
+from ringfence.devices.input.mouse import Mouse
+from ringfence.errors import StateError
 
 __all__ = ["I8042"]
 
@@ -52,6 +55,8 @@ class I8042:
         irq: Interrupt of the keyboard (IRQ 1).
         reset_line: Called when the guest pulses the processor's reset line.
         a20: Told the level of the A20 gate when it changes.
+        clock: Time by which held keys repeat; without one they do not.
+        aux_irq: Interrupt of the mouse (IRQ 12); without one there is no mouse.
     """
 
     WIDTHS: ClassVar[frozenset[int]] = frozenset({1})
@@ -62,11 +67,16 @@ class I8042:
         irq: IrqLine,
         reset_line: Callable[[], None],
         a20: Callable[[bool], None] | None = None,
+        *,
+        clock: Clock | None = None,
+        aux_irq: IrqLine | None = None,
     ) -> None:
         self._irq = irq
         self._reset_line = reset_line
         self._a20 = a20
-        self.keyboard = Keyboard(self._pump)
+        self._aux_irq = aux_irq
+        self.keyboard = Keyboard(self._pump, clock)
+        self.mouse = None if aux_irq is None else Mouse(self._pump)
         self.reset()
 
     def reset(self) -> None:
@@ -83,6 +93,8 @@ class I8042:
         self._full = False
         self._was_command = False
         self.keyboard.reset()
+        if self.mouse is not None:
+            self.mouse.reset()
         self._update()
 
     def read(self, offset: int, size: int) -> int:
@@ -119,15 +131,29 @@ class I8042:
         self._pump()
 
     def state(self) -> State:
-        """Controller and keyboard."""
+        """Controller, keyboard and mouse."""
         state = save_fields(self, _VERSION, _FIELDS)
         state["keyboard"] = self.keyboard.state()
+        if self.mouse is not None:
+            state["mouse"] = self.mouse.state()
         return state
 
     def restore(self, state: State) -> None:
-        """Takes controller and keyboard."""
-        keyboard = state.get("keyboard")
+        """Takes controller, keyboard and mouse."""
+        before = self.state()
+        try:
+            self._restore(state)
+        except StateError:
+            self._restore(before)
+            raise
+
+    def _restore(self, state: State) -> None:
+        keyboard, mouse = state.get("keyboard"), state.get("mouse")
         self.keyboard.restore(keyboard if isinstance(keyboard, dict) else {})
+        if self.mouse is not None:
+            self.mouse.restore(mouse if isinstance(mouse, dict) else {})
+        elif mouse is not None:
+            raise StateError("I8042: the state has a mouse, the board has none")
         restore_fields(self, state, _VERSION, _FIELDS)
         self._update()
 
@@ -142,7 +168,8 @@ class I8042:
         elif command == 0xA8:
             self._set_control(self._control & ~CTR_AUX_OFF)
         elif command == 0xA9:
-            self._answer(0x01)  # auxiliary clock line stuck low: no device there
+            # 1: the clock line is stuck low, no device there.
+            self._answer(0x01 if self.mouse is None else 0x00)
         elif command == 0xAA:
             self._queue.clear()
             self._full = False
@@ -182,10 +209,17 @@ class I8042:
         elif command == 0xD3:
             # The loop of the auxiliary channel: without one the byte comes back inverted, from
             # the controller, so no driver takes the channel for present.
-            self._answer(value ^ 0xFF)
+            if self.mouse is None:
+                self._answer(value ^ 0xFF)
+            else:
+                self._answer(value, _FROM_AUX)
         elif command == 0xD4:
-            self._status |= STATUS_TIMEOUT
-            self._answer(_TIMEOUT, _FROM_AUX)
+            if self.mouse is None:
+                self._status |= STATUS_TIMEOUT
+                self._answer(_TIMEOUT, _FROM_AUX)
+            else:
+                self._control &= ~CTR_AUX_OFF & 0xFF
+                self.mouse.receive(value)
 
     def _set_control(self, value: int) -> None:
         self._control = value & 0xFF
@@ -211,17 +245,34 @@ class I8042:
         if self._queue:
             entry = self._queue.pop(0)
             self._data, self._source = entry & 0xFF, entry >> 8
-        elif not self._control & CTR_KEYBOARD_OFF:
-            value = self.keyboard.send(translate=bool(self._control & CTR_TRANSLATE))
-            if value is None:
-                return
-            self._data, self._source = value, _FROM_KEYBOARD
-        else:
+        elif not self._take_keyboard() and not self._take_mouse():
             return
         self._full = True
         self._update()
 
+    def _take_keyboard(self) -> bool:
+        """Takes a byte from the keyboard, if its clock line is free and it has one."""
+        if self._control & CTR_KEYBOARD_OFF:
+            return False
+        value = self.keyboard.send(translate=bool(self._control & CTR_TRANSLATE))
+        if value is None:
+            return False
+        self._data, self._source = value, _FROM_KEYBOARD
+        return True
+
+    def _take_mouse(self) -> bool:
+        """The same for the mouse."""
+        if self.mouse is None or self._control & CTR_AUX_OFF:
+            return False
+        value = self.mouse.send()
+        if value is None:
+            return False
+        self._data, self._source = value, _FROM_AUX
+        return True
+
     def _update(self) -> None:
-        """Drives IRQ 1 while a byte of the keyboard or the controller waits."""
-        waits = self._full and self._source != _FROM_AUX
-        self._irq.set(waits and bool(self._control & CTR_KEYBOARD_IRQ))
+        """Drives IRQ 1 or IRQ 12 while a byte waits, by where it came from."""
+        aux = self._source == _FROM_AUX
+        self._irq.set(self._full and not aux and bool(self._control & CTR_KEYBOARD_IRQ))
+        if self._aux_irq is not None:
+            self._aux_irq.set(self._full and aux and bool(self._control & CTR_AUX_IRQ))

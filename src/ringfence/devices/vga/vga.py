@@ -7,7 +7,8 @@ vertical retrace, which PCI adapters do not wire; light pen; counting by two and
 interlace; a blinking bit of graphics modes.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 from ringfence.accel.video import Video
 from ringfence.bus import State, restore_fields, save_fields
@@ -36,6 +37,7 @@ _CLOCKS = (25_175_000, 28_322_000, 25_175_000, 25_175_000)
 _NANOSECONDS = 1_000_000_000
 _MODE_FRAME = _NANOSECONDS // 60
 _VERSION = 1
+_Call = Callable[[], None]
 
 
 class Vga:
@@ -59,9 +61,7 @@ class Vga:
         #: Nanoseconds of a frame.
         self.frame_time = _MODE_FRAME
         #: Called when the memory that the window shows, or how, has changed.
-        self.on_window: list[Any] = []
-        #: Tells whether memory was written to behind the window's back, as a framebuffer.
-        self.mapped_writes: Any = None
+        self.on_window: list[_Call] = []
         self._changes = 0
         self.reset()
 
@@ -153,7 +153,8 @@ class Vga:
 
     def stamp(self) -> object:
         """Changes when the picture may have."""
-        if self.mapped_writes is not None and self.mapped_writes():
+        # What is mapped is written to without anybody being told.
+        if any(self.video.memory.dirty_pages()):
             self._changes += 1
         blink = self._blink() if self.text() is not None else (True, True)
         return self._changes, self.video.writes, blink
@@ -177,8 +178,22 @@ class Vga:
         """Writes the data register of the display interface."""
         if self.dispi.write(value) and not value & dispi.KEEP_MEMORY:
             self.video.clear()
+            self.video.memory.written()
         self.dac.wide = bool(self.dispi.registers[dispi.ENABLE] & dispi.DAC_8_BITS)
         self._registers_changed()
+
+    def dispi_register(self, index: int) -> int:
+        """Register ``index`` of the display interface, whatever is selected."""
+        selected, self.dispi.index = self.dispi.index, index
+        value = self.dispi.read()
+        self.dispi.index = selected
+        return value
+
+    def set_dispi_register(self, index: int, value: int) -> None:
+        """Writes register ``index`` of the display interface."""
+        selected, self.dispi.index = self.dispi.index, index
+        self.dispi_write(value)
+        self.dispi.index = selected
 
     # Private.
 

@@ -30,6 +30,8 @@ def definition(hardware: AcpiHardware) -> bytes:
         devices.append(
             _device("KBD", "PNP0303", 0, io(0x60, 1), io(0x64, 1), irq(hardware.keyboard_irq))
         )
+    if hardware.mouse_irq is not None:
+        devices.append(_device("MOU", "PNP0F13", 0, irq(hardware.mouse_irq)))
     # Ports of the mainboard, so that no driver takes them for free.
     devices.append(
         _device(

@@ -57,6 +57,8 @@ class AcpiHardware(NamedTuple):
     keyboard_irq: int | None
     serial: tuple[SerialLine, ...] = ()
     pci: PciRoot | None = None
+    #: Interrupt of a PS/2 mouse; ``None``: there is none.
+    mouse_irq: int | None = None
     #: There is a VGA at its customary place.
     vga: bool = False
     #: Base of the HPET; ``None``: there is none.

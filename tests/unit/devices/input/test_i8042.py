@@ -2,6 +2,7 @@
 
 import pytest
 
+from ringfence.bus.keys import KEYS
 from ringfence.devices.input.i8042 import I8042
 from support.fake_devices import Wire
 
@@ -137,47 +138,45 @@ def test_untranslated_identity_and_set(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codes", "make", "release"),
+    ("key", "make", "release"),
     [
-        ((0x1C,), [0x1E], [0x9E]),
-        ((0xE0, 0x75), [0xE0, 0x48], [0xE0, 0xC8]),
-        ((0x83,), [0x41], [0xC1]),
+        ("a", [0x1E], [0x9E]),
+        ("up", [0xE0, 0x48], [0xE0, 0xC8]),
+        ("f7", [0x41], [0xC1]),
     ],
-    ids=["a", "up", "f7"],
 )
-def test_keys_are_translated(
-    bench: Bench, codes: tuple[int, ...], make: list[int], release: list[int]
-) -> None:
-    bench.i8042.keyboard.press(*codes)
+def test_keys_are_translated(bench: Bench, key: str, make: list[int], release: list[int]) -> None:
+    bench.i8042.keyboard.key(KEYS[key], True)
     assert bench.wire.level
     assert bench.answers() == make
     assert not bench.wire.level
-    bench.i8042.keyboard.release(*codes)
+    bench.i8042.keyboard.key(KEYS[key], False)
     assert bench.answers() == release
 
 
 def test_each_byte_is_an_edge(bench: Bench) -> None:
-    bench.i8042.keyboard.press(0xE0, 0x75)
+    bench.i8042.keyboard.key(KEYS["up"], True)
     bench.answers()
     assert bench.wire.edges == 2
 
 
 def test_keyboard_off(bench: Bench) -> None:
     bench.command(0xAD)
-    bench.i8042.keyboard.press(0x1C)
+    bench.i8042.keyboard.key(KEYS["a"], True)
     assert bench.answers() == []
     bench.command(0xAE)
     assert bench.answers() == [0x1E]
     bench.data(0xF5)
     bench.answers()
-    bench.i8042.keyboard.press(0x1C)
+    bench.i8042.keyboard.key(KEYS["a"], False)
     assert bench.answers() == [], "scanning is off"
 
 
 def test_overrun_is_told(bench: Bench) -> None:
     bench.command(0x60, 0x05)
-    for _ in range(40):
-        bench.i8042.keyboard.press(0x1C)
+    for _ in range(20):
+        bench.i8042.keyboard.key(KEYS["a"], True)
+        bench.i8042.keyboard.key(KEYS["a"], False)
     taken = bench.answers()
     assert taken[-1] == 0x00
     assert len(taken) <= 18
@@ -199,8 +198,8 @@ def test_status_tells_command_from_data(bench: Bench) -> None:
 
 def test_state_and_restore(bench: Bench) -> None:
     bench.command(0x60, 0x05)
-    bench.i8042.keyboard.press(0x1C)
-    bench.i8042.keyboard.press(0x1B)
+    bench.i8042.keyboard.key(KEYS["a"], True)
+    bench.i8042.keyboard.key(KEYS["s"], True)
     bench.data(0xED)
     other = Bench()
     other.i8042.restore(bench.i8042.state())
