@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.boards import pc_layout as layout
+from ringfence.boards.pc_drives import MediumEnd, PcDrives
 from ringfence.boards.plug import plug
 from ringfence.bus import (
     NO_MEMORY,
@@ -82,6 +83,8 @@ class HostEnds:
     memory_map: MemoryMap | None = None
     #: Delivers an interrupt message: address and data.
     signal_msi: Callable[[int, int], None] = _no_message
+    #: Disks, CD-ROMs and floppies.
+    media: Sequence[MediumEnd] = ()
     #: Lets the engine serve the busiest parts of a VGA itself.
     attach_video: Callable[[Any], None] = _no_video
     #: The host end of a kind (``net``, ``disk``) and name, for devices that are plugged in.
@@ -176,6 +179,7 @@ class Pc:
         ]
         if self.i8042 is not None:
             placed.append(_Placed("i8042", self.i8042, layout.I8042, ((0, 1), (4, 1))))
+        self.drives = PcDrives(ends.media, isa)
         self.devices: dict[str, Device] = {"acpi-pm": self.pm}
         for entry in placed:
             self.devices[entry.name] = entry.device
@@ -187,6 +191,7 @@ class Pc:
                     offset=offset,
                     length=length,
                 )
+        self.devices |= self.drives.place(self.ports)
         self.pci_bus.add(HostBridge(), layout.HOST_BRIDGE, name="i440fx")
         self.pci_bus.add(self.piix3, layout.SOUTH_BRIDGE, name="piix3")
         self.pci_bus.add(
@@ -199,6 +204,9 @@ class Pc:
             self.display = stdvga.StdVga(ends.clock, rom=vga_bios, memory_map=ends.memory_map)
             self.pci_bus.add(self.display, layout.DISPLAY, name="stdvga")
             ends.attach_video(self.display.vga.video)
+        self.pci_bus.add(
+            self.drives.ide, layout.SOUTH_BRIDGE, number=layout.IDE_FUNCTION, name="piix3-ide"
+        )
         for device in devices:
             plug(self.pci_bus, ends, device)
         self._configure()
@@ -218,6 +226,7 @@ class Pc:
 
     def close(self) -> None:
         """Lets go of the engine, so that its memory is free before this board is."""
+        self.drives.close()
         for line in self._lines.values():
             line.disconnect()
         self.pci_bus.close()

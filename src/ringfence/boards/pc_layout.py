@@ -53,8 +53,8 @@ PCI_IO_FREE = range(0xC000, 0x10000)
 
 # Places on the PCI bus.
 HOST_BRIDGE = 0
-#: The south bridge: function 0 is the ISA bridge, 3 power management.
-SOUTH_BRIDGE, PM_FUNCTION = 1, 3
+#: The south bridge: function 0 is the ISA bridge, 1 IDE, 3 power management.
+SOUTH_BRIDGE, IDE_FUNCTION, PM_FUNCTION = 1, 1, 3
 DISPLAY = 2
 
 # Interrupts.

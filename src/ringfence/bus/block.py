@@ -59,7 +59,7 @@ class Workers(Protocol):
         """
 
     def drain(self) -> None:
-        """Waits until no ``work`` is under way; may be called under the machine's lock."""
+        """Waits until all ``work`` is done, and makes the calls; under the machine's lock."""
 
 
 class InlineWorkers:
@@ -129,9 +129,14 @@ class BlockQueue:
     def cancel(self) -> None:
         """Waits for what is under way, and forgets it."""
         if self._pending:
-            self._workers.drain()
             self._epoch += 1
             self._pending = 0
+            self._workers.drain()
+
+    def settle(self) -> None:
+        """Waits for what is under way, until its ``done`` was called."""
+        while self._pending:
+            self._workers.drain()
 
     def _submit(self, work: Callable[[], None], done: Done) -> None:
         epoch = self._epoch

@@ -37,6 +37,7 @@ CATALOG: dict[str, Model] = {
     "system-control": Model("chipset.reset", "SystemControl", "system control port 92h"),
     "pci-config": Model("pci.mechanism", "PciConfig", "PCI configuration mechanism #1"),
     "vga": Model("vga.vga", "Vga", "VGA with the display interface of Bochs"),
+    "ide-channel": Model("ide.channel", "IdeChannel", "IDE channel with two drives"),
     "post": Model("debug.post", "PostCodes", "power-on self-test codes, port 80h"),
     "debug-exit": Model("debug.exit", "DebugExit", "port that ends the machine"),
     "debug-console": Model("debug.exit", "DebugConsole", "console at port E9h"),
@@ -46,6 +47,7 @@ FUNCTIONS: dict[str, Model] = {
     "i440fx": Model("pci.host_bridge", "HostBridge", "Intel 440FX host bridge"),
     "piix3": Model("chipset.piix3", "Piix3", "PIIX3 ISA bridge and interrupt router"),
     "stdvga": Model("vga.stdvga", "StdVga", "VGA as Bochs and QEMU have it, on PCI"),
+    "piix3-ide": Model("ide.piix", "PiixIde", "PIIX3 IDE controller with bus masters"),
     "piix4-pm": Model("chipset.piix4_pm", "Piix4Pm", "PIIX4 power management and SMBus"),
 }
 

@@ -21,18 +21,20 @@ from typing import Any
 from ringfence.boards import HostEnds, Pc
 from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
-from ringfence.config import MachineConfig
+from ringfence.config import DiskConfig, MachineConfig
 from ringfence.devices.input.i8042 import I8042
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
 from ringfence.machine.clock import MachineClock
 from ringfence.machine.exit import ExitReason, MachineExit
 from ringfence.machine.input import Keyboard, Mouse
+from ringfence.machine.media import Media
 from ringfence.machine.memory import GuestMemory, Ram
 from ringfence.machine.processors import Processors
 from ringfence.machine.screen import Screen
 from ringfence.machine.vgabios import vga_bios
 from ringfence.machine.watch import ConsoleWatch
+from ringfence.machine.workers import DiskWorkers
 from ringfence.units import NANOSECONDS
 
 __all__ = ["BootFiles", "Machine", "MachineState"]
@@ -112,6 +114,8 @@ class Machine:
         self._watch = ConsoleWatch(self._panicked, self._panic_finished)
         self.console.listen(self._watch.feed)
         self._boot: _Boot | None = None
+        self._workers = DiskWorkers(self._lock, self._failed)
+        self._media: Media | None = None
         self.screen = Screen(
             self._lock,
             self._surface,
@@ -161,13 +165,19 @@ class Machine:
             EngineError: the engine can't run, or the machine was started before.
             KernelError: the kernel can't be loaded.
             InitrdError: the initial RAM disk can't be loaded.
+            ImageError: a disk can't be used.
         """
         with self._lock:
             if self._state is not MachineState.CREATED:
                 raise EngineError(f"the machine can't be started: it is {self._state}")
             if self.config.timeout is not None:
                 self._deadline = monotonic() + self.config.timeout
-            self._start_boot()
+            self._media = Media(self.config)
+            try:
+                self._start_boot()
+            except BaseException:
+                self._media.close()
+                raise
             self._state = MachineState.RUNNING
 
     def pause(self) -> None:
@@ -232,6 +242,46 @@ class Machine:
             if self._state is MachineState.PAUSED and self._boot is not None:
                 self._statistics = [dict(vcpu.statistics()) for vcpu in self._boot.vcpus]
             return self._statistics
+
+    def insert(self, drive: str, medium: DiskConfig) -> None:
+        """Puts a medium into a drive, in place of the one that is there.
+
+        Raises:
+            ConfigError: there is no such drive.
+            ImageError: the medium can't be used.
+            EngineError: the machine is not running.
+        """
+        with self._lock:
+            if self._boot is None or self._media is None:
+                raise EngineError(f"there is no drive: the machine is {self._state}")
+            name = self._media.removable(drive)
+            image = self._media.open(name, medium)
+            drives = self._boot.board.drives
+            drives.insert(name, None)
+            self._media.change(name, image)
+            if image is not None:
+                drives.insert(name, self._media.queue(name, self._workers))
+
+    def eject(self, drive: str, *, force: bool = False) -> bool:
+        """Presses the eject button of a drive.
+
+        A guest that has locked the drive is asked instead, and false comes back; with ``force``
+        the medium is taken out nevertheless.
+
+        Raises:
+            ConfigError: there is no such drive.
+            EngineError: the machine is not running.
+        """
+        with self._lock:
+            if self._boot is None or self._media is None:
+                raise EngineError(f"there is no drive: the machine is {self._state}")
+            name = self._media.removable(drive)
+            drives = self._boot.board.drives
+            if not drives.press_eject(name) and not force:
+                return False
+            drives.insert(name, None)
+            self._media.change(name, None)
+            return True
 
     def start_profile(self, hertz: int = 1000) -> None:
         """Counts ``hertz`` times per second of processor time what it goes into; 0 stops.
@@ -301,6 +351,7 @@ class Machine:
                 memory=memory,
                 memory_map=memory,
                 signal_msi=machine.signal_msi,
+                media=self._media.ends(self._workers) if self._media else (),
                 attach_video=getattr(machine, "attach_video", _leave_to_the_buses),
             ),
             memory=config.memory,
@@ -369,6 +420,7 @@ class Machine:
         if boot is None:
             return
         boot.board.flush()
+        self._workers.drain()
         boot.clock.close()
         boot.board.close()
         boot.memory.close()
@@ -376,6 +428,9 @@ class Machine:
 
     def _end(self) -> None:
         self._state = MachineState.ENDED
+        self._workers.close()
+        if self._media is not None:
+            self._media.close()
         for stream in (self.console, self.control, self.stdout, self.stderr, self.debug):
             stream.close()
         self._changed.notify_all()

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ringfence.chars import Console
-from ringfence.config import MachineConfig
+from ringfence.config import DiskConfig, MachineConfig
 from ringfence.errors import (
     ConfigError,
     EngineError,
@@ -55,6 +55,10 @@ class VM:
         shell: Start a shell on the console; the machine powers off when it ends.
         keyboard: Whether there is a PS/2 keyboard controller.
         display: ``vga``, ``none``, or ``auto``: none where a kernel is booted directly.
+        disks: Hard disks: a path or ``FILE[,readonly][,ephemeral][,if=ide]`` each, or
+            :class:`~ringfence.config.DiskConfig`.
+        cdroms: CD-ROM drives, each with the image in it; ``None`` is an empty drive.
+        floppies: Floppy drives, the same.
         keyboard_layout: The layout that the guest has its keyboard for: ``us``, ``uk``, ``de``...
         pull: Whether to fetch an image that is not in the store.
         progress: Told how far the fetching of an image is (``ringfence.images.Progress``).
@@ -80,6 +84,9 @@ class VM:
         keyboard: bool = True,
         display: str = "auto",
         keyboard_layout: str = "us",
+        disks: Sequence[str | Path | DiskConfig] = (),
+        cdroms: Sequence[str | Path | DiskConfig | None] = (),
+        floppies: Sequence[str | Path | DiskConfig | None] = (),
         pull: bool = True,
         progress: Callable[[Any], None] | None = None,
     ) -> None:
@@ -101,6 +108,9 @@ class VM:
                 "keyboard": keyboard,
                 "display": display,
                 "keyboard_layout": keyboard_layout,
+                "disks": disks,
+                "cdroms": cdroms,
+                "floppies": floppies,
             }
         )
         self._pull = pull
@@ -266,6 +276,26 @@ class VM:
     def power_button(self) -> None:
         """Presses the power button: what follows is up to the guest."""
         self._require().power_button()
+
+    def insert(self, drive: str, medium: str | Path | DiskConfig) -> None:
+        """Puts a medium into a drive, ``cdrom0`` or ``floppy0``, in place of what is there.
+
+        Raises:
+            ConfigError: there is no such drive.
+            ImageError: the medium can't be used.
+        """
+        self._require().insert(drive, DiskConfig.parse(medium))
+
+    def eject(self, drive: str = "cdrom0", *, force: bool = False) -> bool:
+        """Takes the medium out of a drive; an empty one stays as it is.
+
+        A guest that has locked the drive is only asked, and false comes back; with ``force`` it
+        is not asked.
+
+        Raises:
+            ConfigError: there is no such drive.
+        """
+        return self._require().eject(drive, force=force)
 
     def resize(self, rows: int, columns: int) -> None:
         """Tells the guest the window size of its console."""

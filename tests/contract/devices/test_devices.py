@@ -10,9 +10,12 @@ import pytest
 
 from ringfence.bus import AddressMap, Device, MmioBus, PortBus
 from ringfence.devices.catalog import CATALOG, load
+from ringfence.devices.disk.ata import AtaDisk
+from ringfence.devices.disk.cdrom import Cdrom
 from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
+from support import disks
 from support.fake_devices import HandClock, Port, Wire
 
 
@@ -20,6 +23,12 @@ def bus_with_bridge() -> PciBus:
     bus = PciBus(AddressMap(PortBus(), MmioBus()))
     bus.add(HostBridge(), 0)
     return bus
+
+
+def channel(model: type[Any]) -> Device:
+    """A disk and a CD-ROM drive on one cable."""
+    found: Device = model((AtaDisk(disks.queue(1 << 20)), Cdrom(disks.queue(1 << 20))), Wire())
+    return found
 
 
 BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
@@ -32,6 +41,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "system-control": lambda model: model(lambda: None),
     "pci-config": lambda model: model(bus_with_bridge()),
     "vga": lambda model: model(HandClock(), 1 << 18),
+    "ide-channel": channel,
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),

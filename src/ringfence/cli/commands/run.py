@@ -24,6 +24,15 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--initrd", type=_FILE, help="Initial RAM disk.")
 @click.option("--append", default="", metavar="TEXT", help="More for the kernel's command line.")
 @click.option(
+    "--disk",
+    "disks",
+    multiple=True,
+    metavar="FILE",
+    help="Hard disk: a raw image; ,readonly ,ephemeral (writes are forgotten) ,if=ide|ahci.",
+)
+@click.option("--cdrom", "cdroms", multiple=True, metavar="FILE", help="CD-ROM or DVD image.")
+@click.option("--floppy", "floppies", multiple=True, metavar="FILE", help="Floppy disk image.")
+@click.option(
     "--memory", "-m", default="512M", metavar="SIZE", show_default=True, help="Guest memory."
 )
 @click.option("--cpus", default=1, metavar="N", show_default=True, help="Processors.")

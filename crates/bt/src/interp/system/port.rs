@@ -141,7 +141,7 @@ fn run_of<E: Env>(
 ) -> Option<(u64, usize)> {
     let bytes = u64::from(size);
     let count = cpu.gpr[RCX] & mask(width);
-    if count < 2 || cpu.rflags & (flags::DF | flags::TF) != 0 {
+    if count < 2 || cpu.rflags & (flags::DF | flags::TF) != 0 || breakpoints::armed(cpu) {
         return None;
     }
     let linear = linear_address(cpu, segment, offset, usize::from(size), input).ok()?;

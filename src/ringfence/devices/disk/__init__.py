@@ -1,0 +1,1 @@
+"""Disks and CD-ROMs by their command sets, whatever controller they hang on."""

@@ -1,0 +1,1 @@
+"""Direct memory access of ISA devices."""

@@ -1,0 +1,1 @@
+"""The floppy disk controller and its drives."""

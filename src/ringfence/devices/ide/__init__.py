@@ -1,0 +1,1 @@
+"""The IDE controller of a PC: two channels with two drives each."""
