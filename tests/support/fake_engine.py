@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from mmap import mmap
 from threading import Condition
 from time import monotonic_ns
 from typing import Any, NamedTuple
@@ -140,7 +141,8 @@ class FakeMemory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.bytes = bytearray(size)
+        # Committed when it is touched, for machines are large.
+        self.bytes = mmap(-1, size)
 
     def view(self) -> memoryview:
         return memoryview(self.bytes)

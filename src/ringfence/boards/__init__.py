@@ -1,6 +1,7 @@
 """What sits where: one board so far."""
 
+from ringfence.boards.firmware import FirmwareImage
 from ringfence.boards.pc import HostEnds, Pc
 from ringfence.boards.pc_drives import MediumEnd
 
-__all__ = ["HostEnds", "MediumEnd", "Pc"]
+__all__ = ["FirmwareImage", "HostEnds", "MediumEnd", "Pc"]

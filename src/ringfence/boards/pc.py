@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.boards import pc_layout as layout
+from ringfence.boards.chipset import Chipset, I440Fx
+from ringfence.boards.firmware import (
+    DEFAULT_ORDER,
+    BootEntry,
+    FirmwareImage,
+    boot_flags,
+    describe,
+    order,
+)
 from ringfence.boards.pc_drives import MediumEnd, PcDrives
 from ringfence.boards.plug import plug
+from ringfence.boards.rom import Rom
 from ringfence.bus import (
     NO_MEMORY,
     AddressMap,
@@ -26,22 +36,21 @@ from ringfence.bus import (
 )
 from ringfence.config import DeviceConfig
 from ringfence.devices.chipset.acpi_pm import AcpiPm, SmiCommand
-from ringfence.devices.chipset.piix3 import PIRQ_ROUTE, Piix3
-from ringfence.devices.chipset.piix4_pm import PM_BASE, PM_ENABLE, Piix4Pm
+from ringfence.devices.chipset.fw_cfg import FwCfg
 from ringfence.devices.chipset.reset import ResetControl, SystemControl
 from ringfence.devices.debug.exit import DebugConsole, DebugExit
 from ringfence.devices.debug.post import PostCodes
 from ringfence.devices.input.i8042 import I8042
 from ringfence.devices.pci.assign import assign
 from ringfence.devices.pci.function import PciDevice
-from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.mechanism import PciConfig
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.devices.serial.uart16550 import Uart16550
 from ringfence.devices.timer.rtc import Rtc
 from ringfence.errors import ConfigError, StateError
-from ringfence.firmware import acpi, direct
+from ringfence.firmware import acpi, direct, reset, smbios
 from ringfence.firmware.boot import BootPlan
+from ringfence.firmware.e820 import RAM
 from ringfence.units import GIB
 
 if TYPE_CHECKING:
@@ -89,6 +98,10 @@ class HostEnds:
     attach_video: Callable[[Any], None] = _no_video
     #: The host end of a kind (``net``, ``disk``) and name, for devices that are plugged in.
     end: Callable[[str, str], Any] = _no_end
+    #: Takes what firmware says of itself (port 402h).
+    firmware_log: CharPort | None = None
+    #: Address line A20.
+    a20: Callable[[bool], None] | None = None
 
 
 class _Placed(NamedTuple):
@@ -112,6 +125,9 @@ class Pc:
         display: Whether there is a VGA, and a mouse with the keyboard.
         vga_bios: What the VGA has in its expansion ROM.
         devices: More devices.
+        firmware: What the processors start with; without it :meth:`boot` takes a kernel.
+        boot_order: Kinds of media to boot from: keys of ``BOOT_CHOICES``.
+        boot_menu: Firmware offers a menu of what to boot.
 
     Raises:
         ConfigError: a device can't be made or plugged in.
@@ -127,6 +143,9 @@ class Pc:
         display: bool = False,
         vga_bios: bytes = b"",
         devices: Sequence[DeviceConfig] = (),
+        firmware: FirmwareImage | None = None,
+        boot_order: Sequence[str] = (),
+        boot_menu: bool = False,
     ) -> None:
         self.memory = memory
         self.cpus = cpus
@@ -149,37 +168,65 @@ class Pc:
         self.debug = DebugConsole(ends.debug, ends.clock)
         self.addresses = AddressMap(self.ports, self.mmio, ends.memory_map)
         self.pci_bus = PciBus(self.addresses, ends.memory, ends.signal_msi)
-        self.piix3 = Piix3(isa)
-        self.piix4_pm = Piix4Pm(self.pm)
-        self.pci_bus.intx = self.piix3.set_pin
+        self.boot_entries: list[BootEntry] = []
+        self.rom = None
+        if firmware is not None:
+            self.rom = Rom(ends.memory_map, self.mmio, firmware)
+        self.chipset: Chipset = I440Fx(
+            self.pci_bus,
+            isa,
+            self.pm,
+            self.rom.set_pam if self.rom is not None else None,
+            (0, 0) if firmware is None else layout.FW_CFG_SUBSYSTEM,
+        )
+        self._a20 = ends.a20
+        self._a20_closed: set[str] = set()
         self.i8042 = None
         if keyboard:
             self.i8042 = I8042(
                 isa(layout.KEYBOARD_IRQ),
                 ends.reset,
+                self._gate("i8042"),
                 clock=ends.clock,
                 aux_irq=isa(layout.MOUSE_IRQ) if display else None,
             )
         self.display: StdVga | None = None
-        below, above = min(memory, layout.LOW_LIMIT), max(memory - layout.LOW_LIMIT, 0)
+        low = self.chipset.low_limit
+        below, above = min(memory, low), max(memory - low, 0)
+        boot_order = boot_order or DEFAULT_ORDER
+        cmos = boot_flags(boot_order)
         placed = [
             _Placed(f"com{index}", uart, place.port)
             for index, (uart, place) in enumerate(zip(self.uarts, layout.SERIAL, strict=False), 1)
         ]
         placed += [
-            _Placed("rtc", Rtc(isa(layout.RTC_IRQ), ends.clock, (below, above)), layout.RTC),
+            _Placed("rtc", Rtc(isa(layout.RTC_IRQ), ends.clock, (below, above), cmos), layout.RTC),
             _Placed("smi-command", SmiCommand(self.pm.set_acpi), layout.SMI_COMMAND),
             _Placed("post", self.post, layout.POST),
-            _Placed("system-control", SystemControl(ends.reset), layout.SYSTEM_CONTROL),
+            _Placed(
+                "system-control",
+                SystemControl(ends.reset, self._gate("port92")),
+                layout.SYSTEM_CONTROL,
+            ),
             _Placed("reset-control", ResetControl(ends.reset), layout.RESET),
             # The address register is one double word; CF9h within it is the reset register.
             _Placed("pci-config", PciConfig(self.pci_bus), layout.PCI, ((0, 1), (4, 4))),
             _Placed("debug-exit", DebugExit(ends.debug_exit), layout.DEBUG_EXIT),
             _Placed("debug-console", self.debug, layout.DEBUG_CONSOLE),
         ]
+        if firmware is not None:
+            self.fw_cfg = FwCfg(ends.memory)
+            placed.append(_Placed("fw-cfg", self.fw_cfg, layout.FW_CFG))
+            if ends.firmware_log is not None:
+                self.firmware_log = DebugConsole(ends.firmware_log, ends.clock)
+                placed.append(_Placed("firmware-log", self.firmware_log, layout.FIRMWARE_LOG))
         if self.i8042 is not None:
             placed.append(_Placed("i8042", self.i8042, layout.I8042, ((0, 1), (4, 1))))
         self.drives = PcDrives(ends.media, isa)
+        self.boot_entries += [
+            BootEntry(kind, f"{self.chipset.root_path}/{path}")
+            for kind, path in self.drives.boot_paths
+        ]
         self.devices: dict[str, Device] = {"acpi-pm": self.pm}
         for entry in placed:
             self.devices[entry.name] = entry.device
@@ -192,11 +239,6 @@ class Pc:
                     length=length,
                 )
         self.devices |= self.drives.place(self.ports)
-        self.pci_bus.add(HostBridge(), layout.HOST_BRIDGE, name="i440fx")
-        self.pci_bus.add(self.piix3, layout.SOUTH_BRIDGE, name="piix3")
-        self.pci_bus.add(
-            self.piix4_pm, layout.SOUTH_BRIDGE, number=layout.PM_FUNCTION, name="piix4-pm"
-        )
         if display:
             # Imported late: most of Ringfence is testable without the extension.
             from ringfence.devices.vga import stdvga
@@ -209,27 +251,37 @@ class Pc:
         )
         for device in devices:
             plug(self.pci_bus, ends, device)
-        self._configure()
+        if firmware is None:
+            self._configure()
+        else:
+            self._describe(boot_order, boot_menu)
 
     def reset(self) -> None:
         """Resets all devices."""
         for device in self.devices.values():
             device.reset()
         self.pci_bus.reset()
-        self._configure()
+        if self.rom is None:
+            self._configure()
 
     def flush(self) -> None:
         """Hands all output that devices hold back to its host ends."""
         for uart in self.uarts:
             uart.flush()
-        self.debug.flush()
+        for entry in self.devices.values():
+            if isinstance(entry, DebugConsole):
+                entry.flush()
 
     def close(self) -> None:
         """Lets go of the engine, so that its memory is free before this board is."""
         self.drives.close()
         for line in self._lines.values():
             line.disconnect()
+        self._a20 = None
         self.pci_bus.close()
+        if self.rom is not None:
+            self.rom.close()
+            self.fw_cfg.close()
 
     def state(self) -> State:
         """The state of all devices, by name."""
@@ -252,12 +304,14 @@ class Pc:
 
     def memory_ranges(self) -> list[tuple[int, int, int]]:
         """The memory to map: address, size, and where it lies in the machine's memory."""
-        low = min(self.memory, layout.LOW_LIMIT)
+        low = min(self.memory, self.chipset.low_limit)
         ranges = [
             (0, layout.VIDEO, 0),
-            (layout.BIOS, layout.ONE_MEGABYTE - layout.BIOS, layout.BIOS),
             (layout.ONE_MEGABYTE, low - layout.ONE_MEGABYTE, layout.ONE_MEGABYTE),
         ]
+        if self.rom is None:
+            size = layout.ONE_MEGABYTE - layout.BIOS
+            ranges.insert(1, (layout.BIOS, size, layout.BIOS))
         if self.memory > low:
             ranges.append((4 * GIB, self.memory - low, low))
         return ranges
@@ -282,23 +336,60 @@ class Pc:
             initrd=initrd,
             rsdp=layout.BIOS,
         )
-        hardware = layout.acpi_hardware(
+        plan.writes.append((layout.BIOS, acpi.build(self._acpi_hardware(), layout.BIOS)))
+        return plan
+
+    def power_on(self) -> BootPlan:
+        """The state of the first processor with firmware, which finds its way from there."""
+        return reset.plan()
+
+    def _gate(self, name: str) -> Callable[[bool], None]:
+        """One of the two gates of A20, which is open while either is."""
+
+        def moved(is_open: bool) -> None:
+            if is_open:
+                self._a20_closed.discard(name)
+            else:
+                self._a20_closed.add(name)
+            if self._a20 is not None:
+                gates = 2 if self.i8042 is not None else 1
+                self._a20(len(self._a20_closed) < gates)
+
+        return moved
+
+    def _acpi_hardware(self) -> acpi.AcpiHardware:
+        return layout.acpi_hardware(
             self.cpus,
             serial=len(self.uarts),
             keyboard=self.i8042 is not None,
             mouse=self.i8042 is not None and self.i8042.mouse is not None,
             vga=self.display is not None,
-            pci=layout.pci_root(self.memory),
+            pci=self.chipset.pci_root(self.memory),
+            pm=self.chipset.pm_base(),
         )
-        plan.writes.append((layout.BIOS, acpi.build(hardware, layout.BIOS)))
-        return plan
+
+    def _describe(self, boot_order: Sequence[str], boot_menu: bool) -> None:
+        """Tells firmware what it can't find by itself."""
+        ranges = layout.memory_map(self.memory, self.chipset.low_limit)
+        usable = [entry for entry in ranges if entry.kind == RAM and entry.start]
+        pieces = [entry._replace(start=0, size=entry.end) for entry in usable[:1]] + usable[1:]
+        describe(
+            self.fw_cfg,
+            cpus=self.cpus,
+            memory=self.memory,
+            ranges=pieces,
+            hardware=self._acpi_hardware,
+            machine=smbios.SmbiosMachine(
+                self.cpus, self.memory, [(entry.start, entry.end) for entry in pieces]
+            ),
+            bootorder=lambda: order(self.boot_entries, boot_order),
+            menu=boot_menu,
+            serial_console=layout.SERIAL[0].port if self.uarts and self.display is None else None,
+        )
 
     def _configure(self) -> None:
         """What firmware does to the PCI bus before it boots."""
-        for line, irq in enumerate(layout.PCI_IRQS):
-            self.piix3.config_write(PIRQ_ROUTE + line, 1, irq)
-        self.piix4_pm.config_write(PM_BASE, 4, layout.PM)
-        self.piix4_pm.config_write(PM_ENABLE, 1, 1)
+        self.chipset.configure()
         functions = (
             (place, entry)
             for place, entry in self.pci_bus.functions()
@@ -309,5 +400,5 @@ class Pc:
             io=layout.PCI_IO_FREE,
             memory=layout.PCI_MEMORY,
             high=layout.pci_high(self.memory),
-            interrupt=lambda device, pin: layout.PCI_IRQS[(device - 1 + pin - 1) % 4],
+            interrupt=self.chipset.interrupt,
         )

@@ -44,6 +44,7 @@ class PcDrives:
         channels: The IDE channels.
         ide: Their PCI function.
         drives: Drives by the name of their medium.
+        boot_paths: Kind and place of each medium, as Open Firmware names it on the PCI bus.
 
     Raises:
         ConfigError: there is no room for one.
@@ -51,6 +52,7 @@ class PcDrives:
 
     def __init__(self, media: Sequence[MediumEnd], isa: Callable[[int], Line]) -> None:
         self.drives: dict[str, Drive] = {}
+        self.boot_paths: list[tuple[str, str]] = []
         places: list[Drive | None] = [None] * _IDE_PLACES
         for medium in media:
             if medium.kind == "floppy" or medium.interface not in ("auto", "ide"):
@@ -60,6 +62,8 @@ class PcDrives:
             if free is None:
                 raise ConfigError(f"{medium.name}: the IDE controller takes {_IDE_PLACES} drives")
             places[free] = self.drives[medium.name] = _drive(medium, len(self.drives))
+            path = f"ide@1,1/drive@{free // 2}/disk@{free % 2}"
+            self.boot_paths.append((medium.kind, path))
         self.channels = (
             IdeChannel((places[0], places[1]), isa(IDE_IRQS[0])),
             IdeChannel((places[2], places[3]), isa(IDE_IRQS[1])),

@@ -10,7 +10,6 @@ from ringfence.devices.chipset.acpi_pm import (
     PM_TIMER,
     SLP_TYP_S5,
 )
-from ringfence.devices.chipset.piix3 import PIRQ_ROUTE
 from ringfence.devices.chipset.reset import RESET_VALUE
 from ringfence.devices.timer.rtc import CENTURY
 from ringfence.firmware.acpi import AcpiHardware, PciRoot, SerialLine
@@ -40,6 +39,9 @@ RTC = 0x70
 POST = 0x80
 SYSTEM_CONTROL = 0x92
 SMI_COMMAND = 0xB2
+#: Where SeaBIOS and OVMF say what they do.
+FIRMWARE_LOG = 0x402
+FW_CFG = 0x510
 DEBUG_CONSOLE = 0xE9
 DEBUG_EXIT = 0xF4
 PM = 0x600
@@ -71,6 +73,8 @@ TIMER_GSI = 2
 
 # Memory.
 VIDEO = 0xA0000
+#: Behind the video memory: option ROMs, then the firmware's ROM or the RAM that shadows it.
+SHADOW = 0xC0000
 #: Extended BIOS data area: the kilobyte below the video memory.
 EBDA = VIDEO - KIB
 #: Where a BIOS would be, and the ACPI tables are.
@@ -78,16 +82,18 @@ BIOS = 0xE0000
 ONE_MEGABYTE = 1 * MIB
 #: Memory beyond this lies above 4 GiB, and memory-mapped devices between.
 LOW_LIMIT = 3 * GIB
+#: By this subsystem SeaBIOS knows that there is a firmware configuration device.
+FW_CFG_SUBSYSTEM = (0x1AF4, 0x1100)
 #: Memory for base registers: from there to the I/O APIC, and far above the guest's memory.
-PCI_MEMORY = range(0xE0000000, 0xFEB00000)
+PCI_MEMORY = range(0xE0000000, 0xFEC00000)
 PCI_HIGH_SIZE = 64 * GIB
 LOCAL_APIC = 0xFEE00000
 IO_APIC = 0xFEC00000
 
 
-def memory_map(memory: int) -> list[MemoryRange]:
+def memory_map(memory: int, low_limit: int = LOW_LIMIT) -> list[MemoryRange]:
     """The memory map that a machine with ``memory`` bytes tells its guest."""
-    low = min(memory, LOW_LIMIT)
+    low = min(memory, low_limit)
     ranges = [
         MemoryRange(0, EBDA, RAM),
         MemoryRange(EBDA, VIDEO - EBDA, RESERVED),
@@ -103,22 +109,6 @@ def pci_high(memory: int) -> range:
     """Addresses for 64-bit base registers above 4 GiB, for a machine with ``memory`` bytes."""
     start = max(4 * GIB + memory + PCI_HIGH_SIZE - 1, PCI_HIGH_SIZE) // PCI_HIGH_SIZE
     return range(start * PCI_HIGH_SIZE, (start + 1) * PCI_HIGH_SIZE)
-
-
-def pci_root(memory: int) -> PciRoot:
-    """What the ACPI tables tell of the PCI bus."""
-    high = pci_high(memory)
-    return PciRoot(
-        router=SOUTH_BRIDGE,
-        routes=PIRQ_ROUTE,
-        interrupts=PCI_CHOICE,
-        memory=(
-            (VIDEO, 0xBFFFF),
-            (LOW_LIMIT, PCI_MEMORY.stop - 1),
-            (high.start, high.stop - 1),
-        ),
-        io=PCI_IO,
-    )
 
 
 def acpi_hardware(

@@ -32,6 +32,10 @@ class Dma(Protocol):
 class MemoryMap(Protocol):
     """Where a guest sees pieces of memory; may change while the guest runs."""
 
+    @property
+    def ram(self) -> Any:
+        """The machine's memory as an engine's object."""
+
     def create(self, size: int) -> Any:
         """Memory of whole pages, zeroed: an engine's object with ``view()`` and ``written()``."""
 

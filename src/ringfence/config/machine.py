@@ -14,6 +14,7 @@ from ringfence.units import GIB, KIB, MIB, TIB, format_size, parse_duration, par
 __all__ = ["DisplayName", "EngineName", "MachineConfig", "OnReboot"]
 
 EngineName = Literal["auto", "bt", "kvm"]
+BootKind = Literal["floppy", "disk", "cdrom", "net"]
 OnReboot = Literal["restart", "stop"]
 DisplayName = Literal["auto", "none", "vga"]
 
@@ -63,6 +64,16 @@ class MachineConfig:
     display: DisplayName = "auto"
     #: Layout that the guest has its keyboard for: what typing a text presses.
     keyboard_layout: str = "us"
+    #: What the processors start with: ``bios``, ``uefi`` or a file. By default ``bios`` where there
+    #: is no kernel and no image; with one of these, none.
+    firmware: str | None = None
+    #: Where UEFI keeps its variables; made from the firmware's template when it is not there.
+    #: Without it they are forgotten with the machine.
+    uefi_vars: Path | None = None
+    #: What firmware boots from, in order: of ``floppy``, ``disk``, ``cdrom``, ``net``.
+    boot: tuple[str, ...] = ()
+    #: Firmware shows a menu of what to boot.
+    boot_menu: bool = False
     #: Hard disks, in order; ``FILE[,readonly][,ephemeral][,if=ide]`` or :class:`DiskConfig` each.
     disks: tuple[DiskConfig, ...] = ()
     #: CD-ROM drives and what is in them, in order; ``None`` is an empty drive.
@@ -73,11 +84,20 @@ class MachineConfig:
     devices: tuple[DeviceConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.image is None and self.kernel is None:
-            raise ConfigError("a machine needs an image or a kernel")
+        direct = self.image is not None or self.kernel is not None
+        media = self.disks or self.cdroms or self.floppies
+        if not (direct or media or self.firmware is not None):
+            raise ConfigError("a machine needs an image, a kernel, a disk or firmware")
+        if direct and self.firmware is not None:
+            raise ConfigError("firmware boots from disks: leave out image and kernel, or firmware")
+        if not direct and self.firmware is None:
+            _set(self, "firmware", "bios")
+        if self.firmware is not None:
+            _set(self, "firmware", str(_path("firmware", self.firmware)))
         if self.image is not None and not isinstance(self.image, str):
             raise ConfigError(f"image: {self.image!r} is not a name")
-        for name in ("kernel", "initrd"):
+        _set(self, "boot", _boot(self.boot))
+        for name in ("kernel", "initrd", "uefi_vars"):
             value = getattr(self, name)
             if value is not None:
                 _set(self, name, _path(name, value))
@@ -98,7 +118,7 @@ class MachineConfig:
         _set(self, "devices", _devices(self.devices))
         if not isinstance(self.keyboard_layout, str):
             raise ConfigError(f"keyboard_layout: {self.keyboard_layout!r} is not a name")
-        for name in ("shell", "keyboard"):
+        for name in ("shell", "keyboard", "boot_menu"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
 
@@ -133,7 +153,7 @@ class MachineConfig:
             if field.name == "memory":
                 value = format_size(value)
             if isinstance(value, tuple):
-                value = [entry.to_mapping() for entry in value]
+                value = [entry if isinstance(entry, str) else entry.to_mapping() for entry in value]
             mapping[field.name] = str(value) if isinstance(value, Path) else value
         return mapping
 
@@ -168,6 +188,20 @@ def _media(name: str, value: object) -> tuple[DiskConfig, ...]:
         ):
             raise ConfigError(f"{name}: none hangs on {medium.interface}")
     return media
+
+
+def _boot(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",") if value else ()
+    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
+        raise ConfigError(f"boot: {value!r} is not a list")
+    kinds = tuple(value)
+    for kind in kinds:
+        if kind not in get_args(BootKind):
+            raise ConfigError(f"boot: {kind!r} is none of {', '.join(get_args(BootKind))}")
+    if len(set(kinds)) != len(kinds):
+        raise ConfigError("boot: each kind of medium comes once")
+    return kinds
 
 
 def _devices(value: object) -> tuple[DeviceConfig, ...]:

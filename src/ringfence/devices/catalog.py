@@ -38,6 +38,8 @@ CATALOG: dict[str, Model] = {
     "pci-config": Model("pci.mechanism", "PciConfig", "PCI configuration mechanism #1"),
     "vga": Model("vga.vga", "Vga", "VGA with the display interface of Bochs"),
     "ide-channel": Model("ide.channel", "IdeChannel", "IDE channel with two drives"),
+    "fw-cfg": Model("chipset.fw_cfg", "FwCfg", "firmware configuration device"),
+    "flash": Model("flash.cfi", "CfiFlash", "flash memory with the Intel command set"),
     "post": Model("debug.post", "PostCodes", "power-on self-test codes, port 80h"),
     "debug-exit": Model("debug.exit", "DebugExit", "port that ends the machine"),
     "debug-console": Model("debug.exit", "DebugConsole", "console at port E9h"),

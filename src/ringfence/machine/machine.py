@@ -18,7 +18,7 @@ from threading import Condition, RLock, current_thread
 from time import monotonic
 from typing import Any
 
-from ringfence.boards import HostEnds, Pc
+from ringfence.boards import FirmwareImage, HostEnds, Pc
 from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
 from ringfence.config import DiskConfig, MachineConfig
@@ -60,9 +60,11 @@ class BootFiles:
         ImageError: by the calls, when a file can't be read.
     """
 
-    kernel: Callable[[], bytes]
+    kernel: Callable[[], bytes] | None = None
     initrd: Callable[[], bytes] | None = None
     command_line: str = ""
+    #: Instead of a kernel.
+    firmware: Callable[[], FirmwareImage] | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Machine:
         console: COM1.
         control: COM2, ``stdout``: COM3, ``stderr``: COM4: the lines of the guest agent.
         debug: The console at port E9h.
+        firmware_log: What firmware says of itself, at port 402h.
         exit: How the machine ended; ``None`` until then.
     """
 
@@ -102,6 +105,7 @@ class Machine:
         self.stdout = Stream("stdout", limit=None)
         self.stderr = Stream("stderr", limit=None)
         self.debug = Stream("debug", limit=1 << 16)
+        self.firmware_log = Stream("firmware log", limit=1 << 16)
         self.exit: MachineExit | None = None
         self._files = files
         self._engine = engine or pick(config.engine)
@@ -338,7 +342,7 @@ class Machine:
         machine = self._engine.create_machine(config.cpus, cpu=config.cpu)
         clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
-        memory = GuestMemory(self._engine, machine)
+        memory = GuestMemory(self._engine, machine, config.memory)
         board = Pc(
             HostEnds(
                 clock=clock,
@@ -350,6 +354,8 @@ class Machine:
                 debug_exit=self._debug_exit,
                 memory=memory,
                 memory_map=memory,
+                firmware_log=self.firmware_log,
+                a20=machine.a20,
                 signal_msi=machine.signal_msi,
                 media=self._media.ends(self._workers) if self._media else (),
                 attach_video=getattr(machine, "attach_video", _leave_to_the_buses),
@@ -360,14 +366,20 @@ class Machine:
             display=config.has_display,
             vga_bios=vga_bios() if config.has_display else b"",
             devices=config.devices,
+            firmware=files.firmware() if files.firmware is not None else None,
+            boot_order=config.boot,
+            boot_menu=config.boot_menu,
         )
-        plan = board.boot(
-            files.kernel(),
-            initrd=files.initrd() if files.initrd is not None else None,
-            command_line=files.command_line,
-        )
+        if files.kernel is None:
+            plan = board.power_on()
+        else:
+            plan = board.boot(
+                files.kernel(),
+                initrd=files.initrd() if files.initrd is not None else None,
+                command_line=files.command_line,
+            )
         try:
-            memory.add_ram(config.memory, starmap(Ram, board.memory_ranges()))
+            memory.add_ram(starmap(Ram, board.memory_ranges()))
             for address, data in plan.writes:
                 machine.write(address, data)
             vcpus = [machine.vcpu(index) for index in range(config.cpus)]
@@ -431,7 +443,14 @@ class Machine:
         self._workers.close()
         if self._media is not None:
             self._media.close()
-        for stream in (self.console, self.control, self.stdout, self.stderr, self.debug):
+        for stream in (
+            self.console,
+            self.control,
+            self.stdout,
+            self.stderr,
+            self.debug,
+            self.firmware_log,
+        ):
             stream.close()
         self._changed.notify_all()
         for callback in self._at_end:

@@ -24,18 +24,19 @@ class GuestMemory:
     Args:
         engine: The engine.
         machine: Its machine.
+        size: Bytes of memory.
     """
 
-    def __init__(self, engine: Engine, machine: EngineMachine) -> None:
+    def __init__(self, engine: Engine, machine: EngineMachine, size: int) -> None:
         self._engine = engine
         self._machine: EngineMachine | None = machine
-        self._ram: EngineMemory | None = None
+        self._ram: EngineMemory | None = engine.create_memory(size)
         self._pieces: list[tuple[int, int, int, memoryview]] = []
 
-    def add_ram(self, size: int, pieces: Iterable[Ram]) -> None:
-        """Makes ``size`` bytes of memory and shows the guest those that ``pieces`` name."""
+    def add_ram(self, pieces: Iterable[Ram]) -> None:
+        """Shows the guest the pieces of memory that are always there."""
         assert self._machine is not None
-        self._ram = self._engine.create_memory(size)
+        assert self._ram is not None
         view = self._ram.view()
         for address, length, offset in pieces:
             self._machine.map(address, self._ram, offset=offset, size=length)
@@ -70,6 +71,12 @@ class GuestMemory:
                 self._ram.written(address - start + offset, size)
 
     # As the board arranges it.
+
+    @property
+    def ram(self) -> EngineMemory:
+        """The machine's memory."""
+        assert self._ram is not None
+        return self._ram
 
     def create(self, size: int) -> EngineMemory:
         """Memory to map."""

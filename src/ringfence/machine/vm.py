@@ -19,6 +19,7 @@ from ringfence.errors import (
 )
 from ringfence.machine.agent import Agent, Completed, Process
 from ringfence.machine.exit import MachineExit
+from ringfence.machine.firmware import find_firmware
 from ringfence.machine.input import Keyboard, Mouse
 from ringfence.machine.machine import BootFiles, Machine, MachineState
 from ringfence.machine.screen import Screen
@@ -60,6 +61,11 @@ class VM:
         cdroms: CD-ROM drives, each with the image in it; ``None`` is an empty drive.
         floppies: Floppy drives, the same.
         keyboard_layout: The layout that the guest has its keyboard for: ``us``, ``uk``, ``de``...
+        firmware: ``bios``, ``uefi`` or a file: boot from disks as a PC does.
+        uefi_vars: File in which UEFI keeps its variables.
+        boot: What firmware boots from, in order: ``"cdrom,disk"``.
+        boot_menu: Whether firmware shows a menu of what to boot.
+        devices: More devices: ``"NAME,option=value"`` each.
         pull: Whether to fetch an image that is not in the store.
         progress: Told how far the fetching of an image is (``ringfence.images.Progress``).
 
@@ -87,10 +93,15 @@ class VM:
         disks: Sequence[str | Path | DiskConfig] = (),
         cdroms: Sequence[str | Path | DiskConfig | None] = (),
         floppies: Sequence[str | Path | DiskConfig | None] = (),
+        firmware: str | Path | None = None,
+        uefi_vars: str | Path | None = None,
+        boot: str | Sequence[str] = (),
+        boot_menu: bool = False,
+        devices: Sequence[str] = (),
         pull: bool = True,
         progress: Callable[[Any], None] | None = None,
     ) -> None:
-        if image is None and kernel is None:
+        if not (image or kernel or firmware or disks or cdroms or floppies):
             image = _DEFAULT_IMAGE
         self.config = MachineConfig.from_mapping(
             {
@@ -111,6 +122,11 @@ class VM:
                 "disks": disks,
                 "cdroms": cdroms,
                 "floppies": floppies,
+                "firmware": firmware,
+                "uefi_vars": uefi_vars,
+                "boot": boot,
+                "boot_menu": boot_menu,
+                "devices": devices,
             }
         )
         self._pull = pull
@@ -121,7 +137,7 @@ class VM:
 
     def __repr__(self) -> str:
         config = self.config
-        what = config.image or (config.kernel.name if config.kernel else "")
+        what = config.image or (config.kernel.name if config.kernel else config.firmware)
         engine = self._machine.engine if self._machine else config.engine
         cpus = f"{config.cpus} processor{'s' * (config.cpus > 1)}"
         return f"<VM {what}: {self.state}, {format_size(config.memory)}, {cpus}, engine {engine}>"
@@ -340,6 +356,11 @@ class VM:
         return Console(self._require().debug)
 
     @property
+    def firmware_log(self) -> Console:
+        """What firmware says of itself, at port 402h."""
+        return Console(self._require().firmware_log)
+
+    @property
     def machine(self) -> Machine:
         """The machine itself, for tools."""
         return self._require()
@@ -352,6 +373,9 @@ class VM:
     def _files(self) -> BootFiles:
         """Reads what the machine boots."""
         config = self.config
+        if config.firmware is not None:
+            firmware = find_firmware(config.firmware, config.uefi_vars)
+            return BootFiles(firmware=firmware)
         kernel, initrd, words = config.kernel, config.initrd, []
         if config.image is not None:
             from ringfence import images

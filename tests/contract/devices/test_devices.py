@@ -9,14 +9,33 @@ from typing import Any
 import pytest
 
 from ringfence.bus import AddressMap, Device, MmioBus, PortBus
-from ringfence.devices.catalog import CATALOG, load
+from ringfence.devices.catalog import CATALOG, FUNCTIONS, load, load_function
+from ringfence.devices.chipset.acpi_pm import AcpiPm
+from ringfence.devices.chipset.fw_cfg import FwCfg
 from ringfence.devices.disk.ata import AtaDisk
 from ringfence.devices.disk.cdrom import Cdrom
+from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
 from support import disks
 from support.fake_devices import HandClock, Port, Wire
+from support.fake_engine import FakeMemory
+
+
+class NoStore:
+    """Keeps nothing."""
+
+    def load(self) -> bytes:
+        return bytes(8192)
+
+    def store(self, offset: int, data: bytes) -> None:
+        pass
+
+
+def with_files(device: FwCfg) -> FwCfg:
+    device.add_file("etc/file", bytes(300))
+    return device
 
 
 def bus_with_bridge() -> PciBus:
@@ -42,11 +61,18 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "pci-config": lambda model: model(bus_with_bridge()),
     "vga": lambda model: model(HandClock(), 1 << 18),
     "ide-channel": channel,
+    "fw-cfg": lambda model: with_files(model()),
+    "flash": lambda model: model(FakeMemory(8192), 8192, NoStore(), lambda array: None),
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),
 }
 POKES = 3000
+FUNCTION_BUILDERS: dict[str, Callable[[type[Any]], PciDevice]] = {
+    "i440fx": lambda model: model(),
+    "piix3": lambda model: model(lambda irq: Wire()),
+    "piix4-pm": lambda model: model(AcpiPm(Wire(), HandClock(), lambda: None)),
+}
 
 
 @pytest.fixture(params=sorted(CATALOG))
@@ -76,6 +102,36 @@ def poke(device: Device, seed: int, count: int = POKES) -> list[int]:
 
 def test_every_model_has_a_builder() -> None:
     assert set(BUILDERS) == set(CATALOG)
+
+
+def test_every_function_has_a_builder() -> None:
+    # Those of other folders have suites of their own.
+    assert set(FUNCTION_BUILDERS) <= set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTION_BUILDERS))
+def test_configuration_space_takes_anything(function: str) -> None:
+    build = FUNCTION_BUILDERS[function]
+    device, other = build(load_function(function)), build(load_function(function))
+    for entry in (device, other):
+        PciBus(AddressMap(PortBus(), MmioBus())).add(entry)
+    identity = [device.config_read(at, 4) for at in (0, 8, 0x2C)]
+    rng = random.Random(9)
+    for _ in range(POKES):
+        size = rng.choice([1, 2, 4])
+        at = rng.randrange(0, 256, size)
+        device.config_write(at, size, rng.getrandbits(8 * size))
+        assert 0 <= device.config_read(at, size) < 1 << 8 * size
+    assert [device.config_read(at, 4) for at in (0, 8, 0x2C)] == identity
+    state = copy.deepcopy(device.state())
+    other.restore(state)
+    assert other.state() == state
+    device.reset()
+    fresh = build(load_function(function))
+    fresh.reset()
+    assert device.state() == fresh.state()
+    with pytest.raises(StateError):
+        device.restore({**state, "device": "Toaster"})
 
 
 def test_unknown_model() -> None:

@@ -1,40 +1,16 @@
 """The board: what sits where, and that all of it fits together."""
 
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from ringfence.boards import HostEnds, Pc
 from ringfence.boards import pc_layout as layout
 from ringfence.errors import StateError
 from ringfence.firmware.e820 import RAM
-from support.fake_devices import HandClock, Port
+from support.boards import Bench
 from support.kernels import bzimage
 
 GIB = 1 << 30
-
-
-class Bench:
-    def __init__(self, memory: int = 128 << 20, **options: Any) -> None:
-        self.clock = HandClock()
-        self.serial = [Port() for _ in range(options.pop("serial", 4))]
-        self.debug = Port()
-        self.lines: list[tuple[int, bool]] = []
-        self.events: list[Any] = []
-        self.board = Pc(
-            HostEnds(
-                clock=self.clock,
-                irq_line=lambda gsi, level: self.lines.append((gsi, level)),
-                serial=self.serial,
-                debug=self.debug,
-                power_off=lambda: self.events.append("power-off"),
-                reset=lambda: self.events.append("reset"),
-                debug_exit=self.events.append,
-            ),
-            memory=memory,
-            **options,
-        )
 
 
 def test_places() -> None:

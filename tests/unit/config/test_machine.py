@@ -46,7 +46,7 @@ def test_mapping_is_read_back() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"image": None}, "an image or a kernel"),
+        ({"image": None}, "an image, a kernel, a disk or firmware"),
         ({"image": 3}, "image"),
         ({"memory": "32M"}, "memory: 32M is not between 64M and 1T"),
         ({"memory": "2T"}, "memory"),

@@ -17,6 +17,9 @@ const EXT8_EBX_OWN: u32 = 1 << 29;
 /// Leaf 8000_0021h, EAX: LFENCE serializes, null selectors clear the base, SRSO_NO.
 const EXT21_EAX_OWN: u32 = 1 << 2 | 1 << 6 | 1 << 29;
 
+/// Most physical-address bits: a terabyte of memory. UEFI firmware maps all that there could be,
+/// which with those of a server's processor is more than fits into a small machine.
+const PHYSICAL_BITS: u32 = 40;
 /// Highest hypervisor leaf: timing information.
 const MAX_HYPERVISOR: u32 = 0x4000_0010;
 /// Signature of the hypervisor in leaf 4000_0000h.
@@ -220,7 +223,7 @@ impl Model {
                 let cores = self.id_bits() << 12 | (self.vcpus - 1) & 0xff;
                 let own = if self.amd { EXT8_EBX_OWN } else { 0 };
                 // 48 linear-address bits: no 5-level paging.
-                let widths = eax & 0xff | 48 << 8;
+                let widths = (eax & 0xff).min(PHYSICAL_BITS) | 48 << 8;
                 [
                     widths,
                     word(Word::Ext8Ebx) | own,

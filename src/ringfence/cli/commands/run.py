@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ringfence import VM
 
 DEFAULT_IMAGE = "debian"
+#: With one of these, a machine starts by firmware instead of an image.
+_BOOTABLE = ("firmware", "disks", "cdroms", "floppies")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -50,6 +52,21 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="What runs the guest: bt is the binary translator.",
 )
+@click.option(
+    "--firmware", metavar="WHAT", help="Boot from disks by bios, uefi, or a firmware file."
+)
+@click.option("--uefi-vars", type=_FILE, help="File in which UEFI keeps its variables.")
+@click.option(
+    "--boot", default="", metavar="ORDER", help="What firmware boots from: cdrom,disk,floppy,net."
+)
+@click.option("--boot-menu", is_flag=True, help="Firmware shows a menu of what to boot.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME[,OPTION=VALUE]",
+    help="Put one more device on the board.",
+)
 @click.option("--timeout", metavar="TIME", help="Stop the machine after 30, 90s or 5m.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the kernel's messages.")
 @click.pass_context
@@ -73,7 +90,7 @@ def run(
       ringfence run --kernel bzImage --initrd initrd.img --append console=ttyS0
     """
     command: list[str] | None = ctx.meta.get(SeparatedCommand.KEY)
-    if image is None and kernel is None:
+    if image is None and kernel is None and not any(map(options.get, _BOOTABLE)):
         image = DEFAULT_IMAGE
     if image is not None:
         _fetch(image)

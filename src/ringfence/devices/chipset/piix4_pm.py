@@ -15,6 +15,7 @@ __all__ = ["PM_BASE", "PM_ENABLE", "Piix4Pm", "SmBus"]
 
 PM_BASE, PM_ENABLE = 0x40, 0x80
 _SMBUS_BASE, _SMBUS_CONFIG = 0x90, 0xD2
+_DEVICE_B, _APMC_ENABLE = 0x58, 1 << 25
 _STATUS, _CONTROL = 0, 2
 _HOST_BUSY, _DEVICE_ERROR = 0x01, 0x04
 _START = 0x40
@@ -73,7 +74,9 @@ class Piix4Pm(PciDevice):
         self.set_mask(PM_BASE, 0xFFC0, 4)
         self.set_mask(0x50, 0xFFFFFFFF, 4)
         self.set_mask(0x54, 0xFFFFFFFF, 4)
-        self.set_mask(0x58, 0xFFFFFFFF, 4)
+        # Firmware takes APMC_EN, when it is set, for SMM that is set up: there is none to set up.
+        self.set_default(_DEVICE_B, _APMC_ENABLE, 4)
+        self.set_mask(_DEVICE_B, 0xFFFFFFFF, 4)
         self.set_mask(0x5C, 0xFFFFFFFF, 4)
         self.set_mask(0x60, 0xFFFFFFFF, 4)
         self.set_mask(PM_ENABLE, 0x01, 1)

@@ -56,10 +56,15 @@ class HostBridge(PciDevice):
 
     Args:
         pam: Called with all pieces when a guest has changed where one of them goes.
+        subsystem: Subsystem vendor and identifier, which the chip itself has not.
     """
 
-    def __init__(self, pam: Callable[[list[PamPiece]], None] | None = None) -> None:
-        super().__init__(PciIdentity(0x8086, 0x1237, 0x060000, revision=2))
+    def __init__(
+        self,
+        pam: Callable[[list[PamPiece]], None] | None = None,
+        subsystem: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__(PciIdentity(0x8086, 0x1237, 0x060000, 2, *subsystem))
         self._pam = pam
         self._seen = bytes(_PAM_COUNT)
         for offset, value in _RESET:

@@ -8,6 +8,7 @@ looks. The update takes no time; the update-in-progress bit shows in the 244 mic
 it. Left out: daylight saving (the DSE bit is kept and does nothing), as in later chips.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from ringfence.bus import Clock, IrqLine, State, Timer, restore_fields, save_fields
@@ -47,12 +48,19 @@ class Rtc:
         irq: Interrupt wire, active until register C is read.
         clock: The machine's clock.
         memory: Bytes of guest memory below and above 4 GiB, told in the customary registers.
+        cmos: More contents of the memory, by index.
     """
 
     WIDTHS: ClassVar[frozenset[int]] = frozenset({1})
     LENGTH: ClassVar[int] = 2
 
-    def __init__(self, irq: IrqLine, clock: Clock, memory: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self,
+        irq: IrqLine,
+        clock: Clock,
+        memory: tuple[int, int] = (0, 0),
+        cmos: Mapping[int, int] | None = None,
+    ) -> None:
         self._irq = irq
         self._clock = clock
         self._timer: Timer | None = None
@@ -64,6 +72,8 @@ class Rtc:
         self._bias = _BIAS
         self._seen = clock.wall()
         self._store_memory_size(*memory)
+        for index, value in (cmos or {}).items():
+            self._memory[index] = value
         self.reset()
 
     def reset(self) -> None:

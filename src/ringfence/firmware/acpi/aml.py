@@ -91,7 +91,7 @@ def method_return(path: str, value: bytes) -> bytes:
 
 
 def method(path: str, arguments: int, *terms: bytes) -> bytes:
-    """``Method (path, arguments) { terms }``."""
+    """``Method (path, arguments) { terms }``; adding 8 to ``arguments`` makes it serialized."""
     return bytes([_METHOD]) + _sized(_path(path) + bytes([arguments]) + b"".join(terms))
 
 

@@ -36,6 +36,8 @@ _ADDRESS, _DATA, _MECHANISM = 0xCF8, 0xCFC, 8
 _OFF = 0x80
 #: Where the number lies in an extended interrupt descriptor.
 _NUMBER = 5
+#: One thread at a time: the method names objects.
+_SERIALIZED = 8
 _ARGUMENT0 = b"\x68"
 
 
@@ -74,7 +76,6 @@ def devices(root: PciRoot) -> list[bytes]:
         device(
             "PCI0",
             *identity,
-            name("_ADR", integer(0)),
             name("_UID", integer(0)),
             name("_CRS", resources(*crs)),
             name("_PRT", package(routes)),
@@ -110,17 +111,17 @@ def _link(index: int, root: PciRoot) -> bytes:
             returned(integer(0x0B)),
         ),
         method("_DIS", 0, stored(integer(_OFF), register)),
+        name("BUF", resources(interrupts(0))),
         method(
             "_CRS",
-            0,
-            name("BUF", resources(interrupts(0))),
+            _SERIALIZED,
             dword_field(path("BUF"), _NUMBER, "NUM"),
             stored(logical_and(register, integer(0x0F)), path("NUM")),
             returned(path("BUF")),
         ),
         method(
             "_SRS",
-            1,
+            _SERIALIZED | 1,
             dword_field(_ARGUMENT0, _NUMBER, "NUM"),
             stored(path("NUM"), register),
         ),

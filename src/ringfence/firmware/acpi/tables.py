@@ -1,14 +1,15 @@
 """The tables themselves: RSDP, XSDT, FADT, FACS, MADT, DSDT in one block of memory."""
 
 from struct import pack, pack_into
+from typing import NamedTuple
 
 from ringfence.firmware.acpi.dsdt import definition
 from ringfence.firmware.acpi.hardware import AcpiHardware
 
-__all__ = ["build"]
+__all__ = ["Layout", "Pointer", "build", "layout", "rsdp"]
 
 _OEM_ID, _OEM_TABLE, _CREATOR = b"RINGFN", b"RINGFNCE", b"RNGF"
-_HEADER = 36
+_HEADER, _RSDP_ROOM = 36, 64
 
 # FADT flags (table 5.10) and boot architecture flags (table 5.11).
 _WBINVD, _PROC_C1, _NO_SLEEP_BUTTON, _NO_FIXED_RTC = 1 << 0, 1 << 2, 1 << 5, 1 << 6
@@ -20,32 +21,84 @@ _ACTIVE_HIGH_LEVEL = 0b1101
 _SPACE_IO = 1
 
 
-def build(hardware: AcpiHardware, base: int) -> bytes:
-    """All tables, to be placed at ``base`` (16-byte aligned), where the RSDP then lies.
+class Pointer(NamedTuple):
+    """An address within the tables."""
 
-    With ``base`` between E0000h and FFFFFh a guest finds the RSDP by itself (section 5.2.5.1).
+    #: Where it lies, and in how many bytes.
+    offset: int
+    size: int
+    #: What it points to.
+    target: int
+
+
+class Layout(NamedTuple):
+    """All tables in one block, whose addresses are still offsets within it.
+
+    Checksums are those of the block at address 0.
     """
-    block = bytearray(64)
 
-    def place(data: bytes) -> int:
+    block: bytes
+    pointers: list[Pointer]
+    #: Start and length of each table that has a checksum, at its byte 9.
+    tables: list[tuple[int, int]]
+    rsdt: int
+    xsdt: int
+
+
+def layout(hardware: AcpiHardware) -> Layout:
+    """Lays the tables out."""
+    block = bytearray()
+    pointers: list[Pointer] = []
+    tables: list[tuple[int, int]] = []
+
+    def place(data: bytes, *links: tuple[int, int]) -> int:
+        """Adds a table with pointers as ``(offset in the table, size)``."""
         # The FACS asks for 64; it does the others no harm.
         block.extend(bytes(-len(block) % 64))
+        start = len(block)
         block.extend(data)
-        return base + len(block) - len(data)
+        for offset, size in links:
+            value = int.from_bytes(data[offset : offset + size], "little")
+            pointers.append(Pointer(start + offset, size, value))
+        if data[:4] != b"FACS":
+            tables.append((start, len(data)))
+        return start
 
     facs = place(_facs())
     dsdt = place(_table(b"DSDT", 2, definition(hardware)))
-    fadt = place(_fadt(hardware, facs, dsdt))
-    madt = place(_madt(hardware))
-    others = [madt]
+    others = [place(_fadt(hardware, facs, dsdt), (36, 4), (40, 4), (140, 8))]
+    others.append(place(_madt(hardware)))
     if hardware.hpet is not None:
         others.append(place(_hpet(hardware.hpet)))
     if hardware.pci is not None and hardware.pci.ecam is not None:
         others.append(place(_mcfg(hardware.pci.ecam)))
-    xsdt = place(_table(b"XSDT", 1, pack(f"<{1 + len(others)}Q", fadt, *others)))
-    rsdt = place(_table(b"RSDT", 1, pack(f"<{1 + len(others)}I", fadt, *others)))
-    block[:36] = _rsdp(xsdt, rsdt)
-    return bytes(block)
+    count = len(others)
+    rsdt = place(
+        _table(b"RSDT", 1, pack(f"<{count}I", *others)),
+        *((_HEADER + 4 * index, 4) for index in range(count)),
+    )
+    xsdt = place(
+        _table(b"XSDT", 1, pack(f"<{count}Q", *others)),
+        *((_HEADER + 8 * index, 8) for index in range(count)),
+    )
+    return Layout(bytes(block), pointers, tables, rsdt, xsdt)
+
+
+def build(hardware: AcpiHardware, base: int) -> bytes:
+    """RSDP and all tables, to be placed at ``base`` (64-byte aligned), where the RSDP then lies.
+
+    With ``base`` between E0000h and FFFFFh a guest finds the RSDP by itself (section 5.2.5.1).
+    """
+    found = layout(hardware)
+    start = base + _RSDP_ROOM
+    block = bytearray(found.block)
+    for offset, size, target in found.pointers:
+        block[offset : offset + size] = (start + target).to_bytes(size, "little")
+    for offset, length in found.tables:
+        block[offset + 9] = 0
+        block[offset + 9] = -sum(block[offset : offset + length]) & 0xFF
+    root = rsdp(start + found.rsdt, start + found.xsdt)
+    return root.ljust(_RSDP_ROOM, b"\0") + bytes(block)
 
 
 def _table(signature: bytes, revision: int, body: bytes) -> bytes:
@@ -69,7 +122,7 @@ def _table(signature: bytes, revision: int, body: bytes) -> bytes:
     return bytes(table)
 
 
-def _rsdp(xsdt: int, rsdt: int) -> bytes:
+def rsdp(rsdt: int, xsdt: int) -> bytes:
     """The root system description pointer, revision 2 (section 5.2.5.3)."""
     root = bytearray(pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, _OEM_ID, 2, rsdt, 36, xsdt, 0))
     root[8] = -sum(root[:20]) & 0xFF

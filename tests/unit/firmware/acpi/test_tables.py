@@ -8,13 +8,25 @@ from struct import unpack_from
 import pytest
 
 from ringfence.boards import pc_layout as layout
-from ringfence.firmware.acpi import aml, build
+from ringfence.firmware.acpi import AcpiHardware, PciRoot, aml, build
 
 BASE = 0xE0000
+ROOT = PciRoot(
+    router=1,
+    routes=0x60,
+    interrupts=(5, 10, 11),
+    memory=((0xA0000, 0xBFFFF), (0xC0000000, 0xFEBFFFFF), (1 << 36, (1 << 37) - 1)),
+    io=((0, 0xCF7), (0xD00, 0xFFFF)),
+    ecam=0xB0000000,
+)
+
+
+def hardware(cpus: int = 2, serial: int = 4, keyboard: bool = True) -> AcpiHardware:
+    return layout.acpi_hardware(cpus, serial=serial, keyboard=keyboard)
 
 
 def block(cpus: int = 2, serial: int = 4, keyboard: bool = True) -> bytes:
-    return build(layout.acpi_hardware(cpus, serial=serial, keyboard=keyboard), BASE)
+    return build(hardware(cpus, serial, keyboard), BASE)
 
 
 def tables(data: bytes) -> dict[bytes, bytes]:
@@ -89,8 +101,10 @@ def test_fixed_hardware() -> None:
 
 @pytest.mark.skipif(not shutil.which("iasl"), reason="needs iasl")
 @pytest.mark.parametrize("cpus", [1, 64])
-def test_the_reference_compiler_reads_them(tmp_path: Path, cpus: int) -> None:
-    for signature, table in tables(block(cpus=cpus)).items():
+@pytest.mark.parametrize("pci", [None, ROOT])
+def test_the_reference_compiler_reads_them(tmp_path: Path, cpus: int, pci: PciRoot | None) -> None:
+    described = hardware(cpus)._replace(pci=pci, hpet=0xFED00000 if pci else None)
+    for signature, table in tables(build(described, BASE)).items():
         name = signature.decode()
         (tmp_path / f"{name}.dat").write_bytes(table)
         done = subprocess.run(
@@ -105,6 +119,9 @@ def test_the_reference_compiler_reads_them(tmp_path: Path, cpus: int) -> None:
     for text in (r"Name (\_S5", "PNP0501", "PNP0B00", "PNP0303", "ACPI0007", "0x03F8"):
         assert text in source
     assert source.count("ACPI0007") == cpus
+    if pci is not None:
+        for text in ("PNP0A08", "PNP0C0F", "PCI_Config", "_SRS", "0xFEBFFFFF"):
+            assert text in source
     again = subprocess.run(
         ["iasl", "-p", "again", "DSDT.dsl"],
         cwd=tmp_path,

@@ -157,7 +157,7 @@ fn identities() {
     assert_eq!(epyc.get(&cpu, 0, 1, 0)[0], 0x0080_0f12);
     assert_eq!(epyc.get(&cpu, 0, 0x8000_0001, 0)[0], 0x0080_0f12);
     assert_eq!(brand(&epyc), "AMD EPYC");
-    assert_eq!(epyc.get(&cpu, 0, 0x8000_0008, 0)[0] & 0xff, 46);
+    assert_eq!(epyc.get(&cpu, 0, 0x8000_0008, 0)[0] & 0xff, 40);
     let skylake = on_rich("Skylake-Client").unwrap();
     assert_eq!(skylake.get(&cpu, 0, 1, 0)[0], 0x0005_06e3);
     assert_eq!(skylake.get(&cpu, 0, 4, 3)[0] & 0xff, 0x63);
