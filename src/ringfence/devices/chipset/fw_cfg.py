@@ -26,7 +26,9 @@ _DMA_SIGNATURE = int.from_bytes(b"QEMU CFG", "big")
 #: Bits of a key that say how it is meant, not which item it is.
 _KEY_FLAGS = 0x4000
 _NAME_SIZE = 56
-_CHUNK = 1 << 16
+#: How much is read beyond the end of an item before it is an error: no firmware does, and
+#: gigabytes of zeros would take their time.
+_MOST_ZEROS = 1 << 16
 _VERSION = 1
 _FIELDS = {"_key": 0xFFFF, "_offset": (1 << 32) - 1, "_dma_address": (1 << 64) - 1}
 
@@ -149,7 +151,7 @@ class FwCfg:
             self._select(control >> 16)
         result = 0
         if control & _DMA_READ:
-            self._copy_out(target, length)
+            result = self._copy_out(target, length)
         elif control & _DMA_WRITE:
             # No item takes what is written to it.
             result = _DMA_ERROR
@@ -157,15 +159,14 @@ class FwCfg:
             self._offset = min(self._offset + length, 0xFFFFFFFF)
         self._memory.write(address, pack(">I", result))
 
-    def _copy_out(self, target: int, length: int) -> None:
+    def _copy_out(self, target: int, length: int) -> int:
         """Copies an item, and zeros behind its end, into guest memory."""
         data = self._contents()
         at = self._offset
-        self._offset = min(at + length, 0xFFFFFFFF)
         piece = data[at : at + length]
-        self._memory.write(target, piece)
-        done = len(piece)
-        while done < length:
-            part = min(length - done, _CHUNK)
-            self._memory.write((target + done) & (1 << 64) - 1, bytes(part))
-            done += part
+        zeros = length - len(piece)
+        if zeros > _MOST_ZEROS:
+            return _DMA_ERROR
+        self._offset = min(at + length, 0xFFFFFFFF)
+        self._memory.write(target, piece + bytes(zeros))
+        return 0

@@ -93,7 +93,7 @@ def test_dma() -> None:
     assert transfer(device, memory, 2, 200, 0x2000) == 0
     assert memory.data[0x2000 : 0x2000 + 200] == bytes(range(15, 100)) + bytes(115)
     assert transfer(device, memory, 16, 4, 0x2000) == 1, "nothing can be written"
-    assert transfer(device, memory, key << 16 | 8 | 2, 0xFFFFFFFF, 0xFFFF_FFFF_FFFF_0000) == 0
+    assert transfer(device, memory, key << 16 | 8 | 2, 0xFFFFFFFF, 0xFFFF_FFFF_FFFF_0000) == 1
     assert memory.data[0x3000:] == bytes(len(memory.data) - 0x3000)
 
 
