@@ -6,6 +6,7 @@ Numbers that do not fit the register or field they are for raise :class:`Overflo
 of a wrong type :class:`TypeError`; everything else that is refused is a :class:`CoreError`.
 """
 
+from os import PathLike
 from typing import Any, Final, TypeAlias, final
 
 from typing_extensions import Buffer
@@ -30,6 +31,7 @@ __all__ = [
     "Vcpu",
     "Video",
     "host_tsc_hz",
+    "kvm_probe",
 ]
 
 class CoreError(Exception):
@@ -38,8 +40,9 @@ class CoreError(Exception):
     Of the host: ``unsupported`` (it can't run the engine), ``host`` (it refused a resource),
     ``out_of_memory``. Of the caller: ``unknown_engine``, ``cpu_model`` (there is none like that,
     or this host can't run it), ``bad_argument``, ``bad_state``, ``busy`` (the processor is
-    running), ``unaligned``, ``overlap``, ``unmapped`` and ``not_logged`` (guest memory). Defects of ours:
-    ``internal``, ``panic``, ``broken`` (after a panic).
+    running), ``unaligned``, ``overlap``, ``unmapped`` and ``not_logged`` (guest memory). Of the
+    guest: ``emulation`` (it did what the engine can't). Defects of ours: ``internal``, ``panic``,
+    ``broken`` (after a panic).
     """
 
     code: str
@@ -182,8 +185,10 @@ class Memory:
     def size(self) -> int: ...
     def __len__(self) -> int: ...
     def view(self) -> memoryview:
-        """A writable view of the bytes, without a copy. What is written through it to pages that
-        may hold code, or whose changes are logged, must be told by :meth:`written`.
+        """A writable view of the bytes, without a copy.
+
+        What is written through it to pages that may hold code, or whose changes are logged, must be
+        told by :meth:`written`.
         """
     def written(self, offset: int = 0, size: int | None = None) -> None:
         """Drops code translated from these bytes and marks their pages dirty."""
@@ -199,10 +204,52 @@ class Machine:
     """One virtual machine: guest memory, interrupt hardware, processors. Thread-safe.
 
     The interrupt hardware is two PICs, a PIT, an I/O APIC, and a local APIC per processor. ``cpu``
-    is the model of all processors: ``model,+feature,-feature``.
+    is the model of all processors: ``model,+feature,-feature``. ``engine`` is ``bt`` or ``kvm``; of
+    ``kvm``, ``device`` is the path (``/dev/kvm``), and ``chips`` says where the interrupt hardware
+    is: in the ``kernel``, our ``own``, or ``auto``.
     """
 
-    def __new__(cls, engine: str = "bt", *, vcpus: int = 1, cpu: str = "host") -> Machine: ...
+    def __new__(
+        cls,
+        engine: str = "bt",
+        *,
+        vcpus: int = 1,
+        cpu: str = "host",
+        device: str | PathLike[str] | None = None,
+        chips: str = "auto",
+    ) -> Machine: ...
+    def io_event(
+        self,
+        fd: int,
+        *,
+        port: int | None = None,
+        address: int | None = None,
+        size: int = 4,
+        value: int | None = None,
+    ) -> None:
+        """Signals ``fd``, an eventfd, at each write to a port or an address without memory.
+
+        Only a write of ``size`` bytes, and of ``value`` if that is given. It then leaves the engine
+        no more.
+        """
+    def remove_io_event(
+        self,
+        *,
+        port: int | None = None,
+        address: int | None = None,
+        size: int = 4,
+        value: int | None = None,
+    ) -> None:
+        """Undoes :meth:`io_event`."""
+    def irq_event(self, fd: int, gsi: int) -> int:
+        """Raises an edge of ``gsi`` each time ``fd``, an eventfd, is signalled.
+
+        Gives a number for :meth:`remove_irq_event`. The eventfd no longer blocks its readers.
+        """
+    def msi_event(self, fd: int, address: int, data: int) -> int:
+        """As :meth:`irq_event`, with a message-signalled interrupt."""
+    def remove_irq_event(self, number: int) -> None:
+        """Undoes :meth:`irq_event` or :meth:`msi_event`."""
     def map_memory(self, address: int, size: int, *, readonly: bool = False) -> None:
         """Adds zeroed memory; committed lazily."""
     def map(
@@ -296,6 +343,23 @@ class Vcpu:
     def xsave(self) -> bytes:
         """Standard-format XSAVE image."""
     def set_xsave(self, image: Buffer) -> None: ...
+    def state(self) -> dict[str, Any]:
+        """The whole state of the processor.
+
+        ``registers``, ``system_registers``, ``xcr0``, ``xsave``, ``debug`` (``dr0 dr1 dr2 dr3 dr6
+        dr7``), ``msrs`` (by number), ``events`` (``interrupt_shadow nmi_pending nmi_blocked``, and
+        ``injected``: kind, vector and error code of an event that is being delivered, or None),
+        ``activity`` (``running halted waiting-for-startup``). Not in the middle of an instruction
+        that waits for a device.
+        """
+    def set_state(self, values: dict[str, Any]) -> None:
+        """Goes on where the processor of ``values`` stopped, on whichever engine that was."""
+    def set_debugging(self, *, single_step: bool = False, breakpoints: list[int] = ...) -> None:
+        """Leaves with :class:`Debug` after each instruction, or before those at some addresses.
+
+        The addresses are linear, at most four. The instruction that ``run`` begins with is not
+        stopped at.
+        """
     def statistics(self) -> dict[str, int]:
         """Counters of the engine."""
     def start_profile(self, hertz: int) -> None:
@@ -394,6 +458,16 @@ class Picture:
         shift: tuple[int, int, int],
     ) -> bytes:
         """Pixels of a part in another format: ``size`` bytes each."""
+
+def kvm_probe(device: str | PathLike[str]) -> dict[str, Any]:
+    """Runs tiny guests on a KVM device.
+
+    Without a usable one: ``absence`` (``missing denied busy no-driver not-kvm version lacks
+    other``) and ``reason``. Otherwise ``chips`` (whether it has interrupt hardware), ``modes`` (by
+    name, why guests don't run in that mode or None), ``refused`` (instructions of a 64-bit kernel
+    that it can't execute), ``cpuid`` (whether guests see the CPUID of their machine),
+    ``kernel_speed`` and ``user_speed`` (64-bit instructions a second).
+    """
 
 def host_tsc_hz() -> int:
     """Frequency of the host's time-stamp counter, in hertz."""

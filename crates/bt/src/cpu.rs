@@ -242,6 +242,15 @@ impl Cpu {
         self.rflags & flags::VM != 0
     }
 
+    /// Linear address of the instruction at RIP.
+    pub fn code_address(&self) -> u64 {
+        if self.mode64() {
+            self.rip
+        } else {
+            self.seg[CS].base.wrapping_add(self.rip) & 0xffff_ffff
+        }
+    }
+
     /// Bits of code that is being executed: 16, 32 or 64.
     pub fn bitness(&self) -> u32 {
         if self.mode64() {

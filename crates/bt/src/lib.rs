@@ -17,7 +17,7 @@ pub mod interp;
 mod report;
 pub mod runtime;
 pub mod softmmu;
+mod state;
 mod vcpu;
 
-pub use report::{HotBlock, ProfileReport};
 pub use vcpu::BtVcpu;

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions};
 use ringfence_engine::{
-    Clock, EngineError, Exit, GuestMemory, Kick, LocalDevices, Registers, SystemRegisters, Vcpu,
+    Activity, Clock, Debugging, EngineError, Exit, GuestMemory, Kick, LocalDevices, ProcessorState,
+    ProfileReport, Registers, SystemRegisters, Vcpu,
 };
 use ringfence_x86::{cr, flags, msr};
 
 use crate::cpu::{SS, XSAVE_SIZE};
-use crate::interp::system::cpuid::{CpuidModel, Feature};
-use crate::report::{self, ProfileReport};
+use crate::interp::system::cpuid::{Availability, CpuidModel, Feature};
+use crate::report;
 use crate::runtime::core::Core;
+use crate::state;
 
 /// Instructions disassembled around RIP for error messages.
 const CONTEXT_BYTES: usize = 15;
@@ -57,49 +59,36 @@ impl BtVcpu {
         })
     }
 
-    /// Why a processor of this model can't have these registers, when it can't.
-    pub fn objection(&self, registers: &SystemRegisters) -> Option<&'static str> {
-        let long = registers.efer & (cr::EFER_LME | cr::EFER_LMA) != 0;
-        let lacks = long && !self.core.world.cpuid.features().has(Feature::LM);
-        lacks.then_some("the CPU model has no 64-bit mode (feature lm), which the guest needs")
-    }
-
-    /// Disassembly of the instructions that last left translated code, newest last.
-    pub fn recent_code(&mut self) -> Vec<String> {
-        let mut addresses: Vec<u64> = self.core.recent().collect();
+    /// Whether this engine has the instruction at RIP, as far as it can be fetched. For a
+    /// processor of [`CpuidModel::on_behalf`], which has others too. With `wide`, it has extended
+    /// state of which this engine knows nothing, and which XSAVE and its like would miss.
+    pub fn has_next_instruction(&mut self, wide: bool) -> bool {
         let cpu = self.core.cpu();
-        if addresses.last() != Some(&cpu.rip) {
-            addresses.push(cpu.rip);
-        }
-        let mut lines = Vec::new();
-        for rip in addresses {
-            let mut bytes = [0; CONTEXT_BYTES];
-            let base = if cpu.mode64() {
-                0
-            } else {
-                cpu.seg[crate::cpu::CS].base
-            };
-            let linear = base.wrapping_add(rip);
-            let Some(count) = self.core.world.peek(cpu, linear, &mut bytes) else {
-                lines.push(format!("{rip:016x}  (not mapped)"));
-                continue;
-            };
-            let bits = cpu.bitness();
-            let mut decoder = Decoder::with_ip(bits, &bytes[..count], rip, DecoderOptions::NONE);
-            lines.push(report::line(&decoder.decode(), &bytes));
-        }
-        lines
+        let mut bytes = [0; CONTEXT_BYTES];
+        let Some(count) = self.core.world.peek(cpu, cpu.code_address(), &mut bytes) else {
+            return true;
+        };
+        let options = DecoderOptions::NONE;
+        let mut decoder = Decoder::with_ip(cpu.bitness(), &bytes[..count], cpu.rip, options);
+        let instruction = decoder.decode();
+        let saves = instruction.cpuid_features().contains(&CpuidFeature::XSAVE);
+        let present = self.core.world.cpuid.availability(instruction.code());
+        present != Availability::Absent && !(saves && wide)
     }
 
-    /// Counts `hertz` times per second of processor time what it goes into; 0 stops.
-    pub fn start_profile(&mut self, hertz: u32) {
-        let cache = self.core.cache.range();
-        self.core.profiler.start(hertz, cache);
+    /// Whether the processor waits in `HLT`.
+    pub fn is_halted(&self) -> bool {
+        self.core.cpu().halted
     }
 
-    /// What was counted since, with listings of the `most` hottest blocks.
-    pub fn profile(&self, most: usize) -> ProfileReport {
-        report::profile(&self.core, most)
+    /// Executes one instruction by interpretation, or what of it is left to do, without looking at
+    /// interrupts: for an engine that can't. `None` when it has retired; after an exit, the next
+    /// call completes it as [`Vcpu::run`] does.
+    ///
+    /// # Errors
+    /// [`EngineError::Internal`] for a defect of the engine.
+    pub fn step(&mut self, completion: u64) -> Result<Option<Exit>, EngineError> {
+        self.core.step(completion)
     }
 }
 
@@ -196,6 +185,89 @@ impl Vcpu for BtVcpu {
         area.fill(0);
         area[..image.len()].copy_from_slice(image);
         Ok(())
+    }
+
+    fn state(&mut self) -> Result<ProcessorState, EngineError> {
+        if self.core.is_incomplete() {
+            let what = "an instruction waits for a device";
+            return Err(EngineError::BadState(what.to_owned()));
+        }
+        let mut state = ProcessorState {
+            registers: self.registers(),
+            system: self.system_registers(),
+            xsave: self.xsave(),
+            ..state::of(self.core.cpu())
+        };
+        state.events.nmi_pending = self.core.nmi_pending;
+        if self.core.world.devices.waits_for_startup(self.id) {
+            state.activity = Activity::WaitingForStartup;
+        }
+        Ok(state)
+    }
+
+    fn set_state(&mut self, state: &ProcessorState) -> Result<(), EngineError> {
+        if let Some(why) = self.objection(&state.system) {
+            return Err(EngineError::BadState(why.to_owned()));
+        }
+        let beyond = state.xcr0 & !(self.core.world.cpuid.xcr0() | cr::XCR0_X87);
+        if beyond != 0 {
+            let what = format!("the CPU model has not the components {beyond:#x} of XCR0");
+            return Err(EngineError::BadState(what));
+        }
+        self.set_xsave(&state.xsave)?;
+        self.set_registers(&state.registers);
+        state::set(self.core.cpu(), state);
+        self.set_system_registers(&state.system);
+        self.core.nmi_pending = state.events.nmi_pending;
+        self.core.begin_with(state.events.injected);
+        Ok(())
+    }
+
+    fn set_debugging(&mut self, debugging: &Debugging) -> Result<(), EngineError> {
+        self.core.debugging = *debugging;
+        Ok(())
+    }
+
+    fn objection(&self, registers: &SystemRegisters) -> Option<&'static str> {
+        let long = registers.efer & (cr::EFER_LME | cr::EFER_LMA) != 0;
+        let lacks = long && !self.core.world.cpuid.features().has(Feature::LM);
+        lacks.then_some("the CPU model has no 64-bit mode (feature lm), which the guest needs")
+    }
+
+    fn recent_code(&mut self) -> Vec<String> {
+        let mut addresses: Vec<u64> = self.core.recent().collect();
+        let cpu = self.core.cpu();
+        if addresses.last() != Some(&cpu.rip) {
+            addresses.push(cpu.rip);
+        }
+        let mut lines = Vec::new();
+        for rip in addresses {
+            let mut bytes = [0; CONTEXT_BYTES];
+            let base = if cpu.mode64() {
+                0
+            } else {
+                cpu.seg[crate::cpu::CS].base
+            };
+            let linear = base.wrapping_add(rip);
+            let Some(count) = self.core.world.peek(cpu, linear, &mut bytes) else {
+                lines.push(format!("{rip:016x}  (not mapped)"));
+                continue;
+            };
+            let bits = cpu.bitness();
+            let mut decoder = Decoder::with_ip(bits, &bytes[..count], rip, DecoderOptions::NONE);
+            lines.push(report::line(&decoder.decode(), &bytes));
+        }
+        lines
+    }
+
+    fn start_profile(&mut self, hertz: u32) -> Result<(), EngineError> {
+        let cache = self.core.cache.range();
+        self.core.profiler.start(hertz, cache);
+        Ok(())
+    }
+
+    fn profile(&self, most: usize) -> ProfileReport {
+        report::profile(&self.core, most)
     }
 
     fn statistics(&self) -> Vec<(&'static str, u64)> {

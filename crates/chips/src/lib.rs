@@ -18,6 +18,6 @@ mod vectors;
 pub mod vga;
 
 pub use message::{Delivery, DeliveryMode, Message, Target};
-pub use platform::{MAX_VCPUS, Platform};
+pub use platform::{MAX_VCPUS, Platform, VideoSlot};
 pub use time::Time;
 pub use vectors::VectorSet;

@@ -92,6 +92,14 @@ pub enum EngineError {
         /// The host's reason.
         source: std::io::Error,
     },
+    /// The guest did what the engine can't.
+    #[error("the engine can't execute {instruction}: {reason}")]
+    Emulation {
+        /// The instruction, disassembled, or its address.
+        instruction: String,
+        /// Why.
+        reason: String,
+    },
     /// A defect of the engine itself.
     #[error("internal error of the engine: {0}")]
     Internal(String),

@@ -8,18 +8,27 @@
 mod clock;
 mod devices;
 mod exit;
+mod machine;
+mod profile;
 mod registers;
+mod state;
 
 pub use clock::Clock;
 pub use devices::{Kick, LocalDevices, NoLocalDevices, VcpuEvent};
 pub use exit::{EngineError, Exit};
+pub use machine::{IoAddress, IoEvent, IrqSource, MachineOps};
+pub use profile::{HotBlock, ProfileReport};
 pub use registers::{DescriptorTable, Registers, Segment, SegmentAttributes, SystemRegisters};
 pub use ringfence_memory::GuestMemory;
+pub use state::{
+    Activity, DebugRegisters, Debugging, Events, Injected, InjectedKind, ProcessorState, STATE_MSRS,
+};
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 /// A virtual processor: run it, stop it, look at it.
-pub trait Vcpu: Send {
+pub trait Vcpu: Send + Debug {
     /// Runs the guest until something leaves the engine.
     ///
     /// `completion` is the value that finishes the [`Exit::PortIn`] or [`Exit::MmioRead`] that the
@@ -52,6 +61,33 @@ pub trait Vcpu: Send {
     /// # Errors
     /// [`EngineError::BadState`] when the image is not one.
     fn set_xsave(&mut self, image: &[u8]) -> Result<(), EngineError>;
+    /// The whole state of the processor, by which another engine can go on.
+    ///
+    /// # Errors
+    /// [`EngineError::Host`], and [`EngineError::BadState`] in the middle of an instruction that
+    /// waits for a device.
+    fn state(&mut self) -> Result<ProcessorState, EngineError>;
+    /// Goes on where the processor of `state` stopped.
+    ///
+    /// # Errors
+    /// [`EngineError::BadState`] when a processor of this model can't be in that state.
+    fn set_state(&mut self, state: &ProcessorState) -> Result<(), EngineError>;
+    /// Makes the processor stop for a debugger, with [`Exit::Debug`].
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] for what this engine can't do.
+    fn set_debugging(&mut self, debugging: &Debugging) -> Result<(), EngineError>;
+    /// Why a processor of this model can't have these registers, when it can't.
+    fn objection(&self, registers: &SystemRegisters) -> Option<&'static str>;
+    /// Disassembly of the code around the last instruction, newest last: for error messages.
+    fn recent_code(&mut self) -> Vec<String>;
+    /// Counts `hertz` times per second of processor time what it goes into; 0 stops.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where an engine has no profiler.
+    fn start_profile(&mut self, hertz: u32) -> Result<(), EngineError>;
+    /// What was counted since, with listings of the `most` hottest blocks.
+    fn profile(&self, most: usize) -> ProfileReport;
     /// Counters of the engine, by name.
     fn statistics(&self) -> Vec<(&'static str, u64)>;
 }

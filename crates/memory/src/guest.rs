@@ -34,6 +34,9 @@ pub trait CodeHolder: Send + Sync + Debug {
     /// The holder is to ask before it writes to host addresses `[start, end)`, whose pages are no
     /// longer marked dirty. The ticket is for [`CodeHolder::has_settled`].
     fn withdraw_range(&self, start: u64, end: u64) -> u64;
+    /// The log of host addresses `[start, end)` is about to be read: a holder that keeps one of its
+    /// own adds it.
+    fn collect_dirty(&self, _start: u64, _end: u64) {}
     /// Whether what the ticket was given for is done, or will be before the holder accesses memory
     /// again.
     fn has_settled(&self, ticket: u64) -> bool;
@@ -236,6 +239,14 @@ impl Shared {
     /// Has all holders ask before they write to a range of host addresses.
     pub(crate) fn withdraw_range(&self, start: u64, end: u64) {
         self.settle(|holder| holder.withdraw_range(start, end));
+    }
+
+    /// Has all holders add their own logs of a range of host addresses.
+    pub(crate) fn collect_dirty(&self, start: u64, end: u64) {
+        let holders = self.holders.read().unwrap_or_else(|e| e.into_inner());
+        for holder in holders.iter().filter_map(Weak::upgrade) {
+            holder.collect_dirty(start, end);
+        }
     }
 
     /// Asks all holders for something and waits until it is done. A holder that does not run, or

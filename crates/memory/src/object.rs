@@ -118,6 +118,10 @@ impl Memory {
                 size,
             });
         }
+        let host = self.as_ptr() as u64 + offset;
+        for user in self.users() {
+            user.collect_dirty(host, host + size);
+        }
         let (first, pages) = (offset / PAGE_SIZE, size / PAGE_SIZE);
         let mut bitmap = vec![0; pages.div_ceil(8) as usize];
         let mut found = false;
@@ -139,7 +143,6 @@ impl Memory {
         }
         if found {
             // Processors still write to these pages unseen.
-            let host = self.as_ptr() as u64 + offset;
             for user in self.users() {
                 user.withdraw_range(host, host + size);
             }

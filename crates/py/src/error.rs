@@ -3,9 +3,10 @@
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::{create_exception, intern};
-use ringfence_bt::interp::system::cpuid::CpuModelError;
 use ringfence_engine::EngineError;
+use ringfence_engines::BuildError;
 use ringfence_memory::MemoryError;
+use ringfence_x86::cpuid::CpuModelError;
 
 create_exception!(
     ringfence._core,
@@ -21,8 +22,6 @@ pub enum Failure {
     Engine(EngineError),
     /// Of guest memory.
     Memory(MemoryError),
-    /// The host can't start a thread.
-    Thread(std::io::Error),
     /// No engine has that name.
     UnknownEngine(String),
     /// There is no such processor, or the engine can't run it.
@@ -40,6 +39,16 @@ pub enum Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         Self::Engine(error)
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::UnknownEngine(name) => Self::UnknownEngine(name),
+            BuildError::CpuModel(error) => Self::CpuModel(error),
+            BuildError::Engine(error) => Self::Engine(error),
+        }
     }
 }
 
@@ -61,7 +70,8 @@ impl Failure {
         match self {
             Self::Engine(EngineError::Unsupported { .. }) => "unsupported",
             Self::Engine(EngineError::BadState(_)) => "bad_state",
-            Self::Engine(EngineError::Host { .. }) | Self::Thread(_) => "host",
+            Self::Engine(EngineError::Host { .. }) => "host",
+            Self::Engine(EngineError::Emulation { .. }) => "emulation",
             Self::Engine(EngineError::Internal(_)) => "internal",
             Self::Memory(MemoryError::Unaligned { .. }) => "unaligned",
             Self::Memory(MemoryError::Overlap { .. }) => "overlap",
@@ -89,7 +99,6 @@ impl Failure {
                 format!("the host can't map {size:#x} bytes for the guest: {source}")
             }
             Self::Memory(error) => error.to_string(),
-            Self::Thread(error) => format!("the host can't start a thread: {error}"),
             Self::UnknownEngine(name) => format!("there is no engine {name:?}"),
             Self::BadArgument(what) => what.clone(),
             Self::CpuModel(error) => error.to_string(),

@@ -8,7 +8,9 @@ mod exit;
 mod funnel;
 mod machine;
 mod memory;
+mod probe;
 mod registers;
+mod state;
 mod vcpu;
 mod video;
 
@@ -30,5 +32,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<vcpu::Vcpu>()?;
     module.add_class::<video::Video>()?;
     module.add_class::<video::Picture>()?;
+    module.add_function(wrap_pyfunction!(probe::kvm_probe, module)?)?;
     module.add_function(wrap_pyfunction!(host_tsc_hz, module)?)
 }

@@ -1,15 +1,17 @@
 //! `Machine`: guest memory, interrupt hardware and processors.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use ringfence_bt::BtVcpu;
-use ringfence_bt::interp::system::cpuid::{CpuSpec, CpuidModel};
-use ringfence_chips::{MAX_VCPUS, Platform};
-use ringfence_engine::{Clock, LocalDevices};
+use ringfence_chips::{MAX_VCPUS, VideoSlot};
+use ringfence_engine::{Clock, IoAddress, IoEvent, IrqSource, MachineOps};
+use ringfence_engines::{ChipsChoice, Description, build};
 use ringfence_memory::{GuestMemory, MapOptions, MemoryError, RegionKind};
+use ringfence_x86::cpuid::CpuSpec;
 
 use crate::error::Failure;
 use crate::funnel::detached;
@@ -25,54 +27,145 @@ const GSIS: u32 = ringfence_chips::ioapic::PINS as u32;
 #[pyclass(frozen, module = "ringfence._core")]
 #[derive(Debug)]
 pub struct Machine {
+    engine: String,
     memory: Arc<GuestMemory>,
-    platform: Arc<Platform>,
+    machine: Arc<dyn MachineOps>,
+    video: Arc<VideoSlot>,
     clock: Arc<Clock>,
     vcpus: Vec<Py<Vcpu>>,
+}
+
+/// A copy of a descriptor of the caller's.
+fn own(fd: i32) -> Result<OwnedFd, Failure> {
+    let bad = || Failure::BadArgument(format!("{fd} is not an open file descriptor"));
+    if fd < 0 {
+        return Err(bad());
+    }
+    // SAFETY: the descriptor is only copied, which fails if it is not open.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+        .try_clone_to_owned()
+        .map_err(|_| bad())
+}
+
+fn io_event(
+    port: Option<u16>,
+    address: Option<u64>,
+    size: u8,
+    value: Option<u64>,
+) -> Result<IoEvent, Failure> {
+    let address = match (port, address) {
+        (Some(port), None) => IoAddress::Port(port),
+        (None, Some(address)) => IoAddress::Memory(address),
+        _ => {
+            let what = "an I/O event is at a port or at an address";
+            return Err(Failure::BadArgument(what.to_owned()));
+        }
+    };
+    Ok(IoEvent {
+        address,
+        size,
+        value,
+    })
 }
 
 #[pymethods]
 impl Machine {
     #[new]
-    #[pyo3(signature = (engine = "bt", *, vcpus = 1, cpu = "host"))]
-    fn new(py: Python<'_>, engine: &str, vcpus: u32, cpu: &str) -> PyResult<Self> {
-        if engine != "bt" {
-            return Err(Failure::UnknownEngine(engine.to_owned()).into());
-        }
+    #[pyo3(signature = (engine = "bt", *, vcpus = 1, cpu = "host", device = None, chips = "auto"))]
+    fn new(
+        py: Python<'_>,
+        engine: &str,
+        vcpus: u32,
+        cpu: &str,
+        device: Option<PathBuf>,
+        chips: &str,
+    ) -> PyResult<Self> {
         if !(1..=MAX_VCPUS).contains(&vcpus) {
             let what = format!("a machine has 1 to {MAX_VCPUS} virtual processors, not {vcpus}");
             return Err(Failure::BadArgument(what).into());
         }
-        let spec = CpuSpec::parse(cpu).map_err(Failure::from)?;
-        let (memory, platform, clock, engines) = detached(py, || {
-            let memory = Arc::new(GuestMemory::new());
-            let clock = Arc::new(Clock::new());
-            let platform = Platform::try_new(Arc::clone(&clock), vcpus).map_err(Failure::Thread)?;
-            let devices: Arc<dyn LocalDevices> = platform.clone();
-            let model = Arc::new(CpuidModel::with_spec(&spec, vcpus, clock.tsc_hz())?);
-            let engines = (0..vcpus)
-                .map(|id| {
-                    let (memory, clock) = (Arc::clone(&memory), Arc::clone(&clock));
-                    let (model, devices) = (Arc::clone(&model), Arc::clone(&devices));
-                    BtVcpu::with_model(id, model, memory, devices, clock)
-                })
-                .collect::<Result<Vec<_>, _>>()?;
-            Ok((memory, platform, clock, engines))
+        let chips = match chips {
+            "auto" => ChipsChoice::Auto,
+            "kernel" => ChipsChoice::Kernel,
+            "own" => ChipsChoice::Own,
+            _ => {
+                let what = format!("chips are auto, kernel or own, not {chips:?}");
+                return Err(Failure::BadArgument(what).into());
+            }
+        };
+        let device = device.unwrap_or_else(|| "/dev/kvm".into());
+        let built = detached(py, || {
+            let cpu = CpuSpec::parse(cpu)?;
+            Ok(build(&Description {
+                engine,
+                vcpus,
+                cpu: &cpu,
+                device: &device,
+                chips,
+            })?)
         })?;
         let vcpus = (0..)
-            .zip(engines)
-            .map(|(index, engine)| {
-                let vcpu = Vcpu::new(index, engine);
-                platform.attach(index, vcpu.kicker());
-                Py::new(py, vcpu)
-            })
+            .zip(built.vcpus)
+            .map(|(index, vcpu)| Py::new(py, Vcpu::new(index, vcpu)))
             .collect::<PyResult<_>>()?;
         Ok(Self {
-            memory,
-            platform,
-            clock,
+            engine: engine.to_owned(),
+            memory: built.memory,
+            machine: built.machine,
+            video: built.video,
+            clock: built.clock,
             vcpus,
         })
+    }
+
+    /// Signals ``fd``, an eventfd, at each such write, which then does not leave the engine.
+    #[pyo3(signature = (fd, *, port = None, address = None, size = 4, value = None))]
+    fn io_event(
+        &self,
+        py: Python<'_>,
+        fd: i32,
+        port: Option<u16>,
+        address: Option<u64>,
+        size: u8,
+        value: Option<u64>,
+    ) -> PyResult<()> {
+        let event = io_event(port, address, size, value)?;
+        detached(py, || Ok(self.machine.add_io_event(event, own(fd)?)?))
+    }
+
+    /// Undoes ``io_event``.
+    #[pyo3(signature = (*, port = None, address = None, size = 4, value = None))]
+    fn remove_io_event(
+        &self,
+        py: Python<'_>,
+        port: Option<u16>,
+        address: Option<u64>,
+        size: u8,
+        value: Option<u64>,
+    ) -> PyResult<()> {
+        let event = io_event(port, address, size, value)?;
+        detached(py, || Ok(self.machine.remove_io_event(event)?))
+    }
+
+    /// Raises an edge of ``gsi`` each time ``fd``, an eventfd, is signalled.
+    fn irq_event(&self, py: Python<'_>, fd: i32, gsi: u32) -> PyResult<u32> {
+        if gsi >= GSIS {
+            let what = format!("global system interrupts are 0 to {}, not {gsi}", GSIS - 1);
+            return Err(Failure::BadArgument(what).into());
+        }
+        let source = IrqSource::Line(gsi);
+        detached(py, || Ok(self.machine.add_irq_event(source, own(fd)?)?))
+    }
+
+    /// Delivers a message-signalled interrupt each time ``fd``, an eventfd, is signalled.
+    fn msi_event(&self, py: Python<'_>, fd: i32, address: u64, data: u32) -> PyResult<u32> {
+        let source = IrqSource::Msi { address, data };
+        detached(py, || Ok(self.machine.add_irq_event(source, own(fd)?)?))
+    }
+
+    /// Undoes ``irq_event`` or ``msi_event``.
+    fn remove_irq_event(&self, py: Python<'_>, number: u32) -> PyResult<()> {
+        detached(py, || Ok(self.machine.remove_irq_event(number)?))
     }
 
     /// Adds zeroed memory; committed lazily.
@@ -215,23 +308,17 @@ impl Machine {
             let what = format!("global system interrupts are 0 to {}, not {gsi}", GSIS - 1);
             return Err(Failure::BadArgument(what).into());
         }
-        detached(py, || {
-            self.platform.irq_line(gsi, level);
-            Ok(())
-        })
+        detached(py, || Ok(self.machine.irq_line(gsi, level)?))
     }
 
     /// Delivers a message-signalled interrupt.
     fn signal_msi(&self, py: Python<'_>, address: u64, data: u32) -> PyResult<()> {
-        detached(py, || {
-            self.platform.signal_msi(address, data);
-            Ok(())
-        })
+        detached(py, || Ok(self.machine.signal_msi(address, data)?))
     }
 
     /// Serves memory window and busiest ports of a VGA inside the engine; a machine has one.
     fn attach_video(&self, video: &Bound<'_, Video>) -> PyResult<()> {
-        if self.platform.attach_video(Arc::clone(&video.get().vga)) {
+        if self.video.attach(Arc::clone(&video.get().vga)) {
             return Ok(());
         }
         Err(Failure::BadArgument("the machine has a VGA already".to_owned()).into())
@@ -268,6 +355,10 @@ impl Machine {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Machine engine='bt' vcpus={}>", self.vcpus.len())
+        format!(
+            "<Machine engine='{}' vcpus={}>",
+            self.engine,
+            self.vcpus.len()
+        )
     }
 }

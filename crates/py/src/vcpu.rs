@@ -6,19 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use ringfence_bt::BtVcpu;
-use ringfence_engine::{Kick, Vcpu as _};
+use ringfence_engine::{Debugging, Kick, Vcpu as EngineVcpu};
 
 use crate::error::Failure;
 use crate::funnel::detached;
-use crate::{exit, registers};
+use crate::{exit, registers, state};
 
 /// One virtual processor. ``run`` belongs to one thread at a time; the rest of the methods
 /// need it stopped, but for ``interrupt``.
 #[pyclass(frozen, module = "ringfence._core")]
 pub struct Vcpu {
     index: u32,
-    engine: Mutex<BtVcpu>,
+    engine: Mutex<Box<dyn EngineVcpu>>,
     kick: Arc<dyn Kick>,
 }
 
@@ -32,7 +31,7 @@ impl fmt::Debug for Vcpu {
 
 impl Vcpu {
     /// Processor number `index` on its engine.
-    pub fn new(index: u32, engine: BtVcpu) -> Self {
+    pub fn new(index: u32, engine: Box<dyn EngineVcpu>) -> Self {
         let kick = engine.kicker();
         Self {
             index,
@@ -41,13 +40,8 @@ impl Vcpu {
         }
     }
 
-    /// The handle by which other threads reach the processor while it runs.
-    pub fn kicker(&self) -> Arc<dyn Kick> {
-        Arc::clone(&self.kick)
-    }
-
     /// The engine, if it is not running. After a panic its state can still be looked at.
-    fn stopped(&self) -> Result<MutexGuard<'_, BtVcpu>, Failure> {
+    fn stopped(&self) -> Result<MutexGuard<'_, Box<dyn EngineVcpu>>, Failure> {
         match self.engine.try_lock() {
             Ok(engine) => Ok(engine),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
@@ -150,6 +144,40 @@ impl Vcpu {
         detached(py, || Ok(self.stopped()?.set_xsave(&image)?))
     }
 
+    /// The whole state of the processor, by name, as ``set_state`` takes it.
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let values = detached(py, || Ok(self.stopped()?.state()?))?;
+        state::to_dict(py, &values)
+    }
+
+    /// Goes on where the processor of ``values`` stopped, on whichever engine.
+    fn set_state(&self, py: Python<'_>, values: &Bound<'_, PyDict>) -> PyResult<()> {
+        let values = state::from_dict(values)?;
+        detached(py, || Ok(self.stopped()?.set_state(&values)?))
+    }
+
+    /// Leaves with :class:`Debug` after each instruction, or before those at linear addresses.
+    #[pyo3(signature = (*, single_step = false, breakpoints = Vec::new()))]
+    fn set_debugging(
+        &self,
+        py: Python<'_>,
+        single_step: bool,
+        breakpoints: Vec<u64>,
+    ) -> PyResult<()> {
+        let mut debugging = Debugging {
+            single_step,
+            ..Debugging::default()
+        };
+        if breakpoints.len() > debugging.breakpoints.len() {
+            let what = "a processor has four breakpoints".to_owned();
+            return Err(Failure::BadArgument(what).into());
+        }
+        for (place, address) in debugging.breakpoints.iter_mut().zip(breakpoints) {
+            *place = Some(address);
+        }
+        detached(py, || Ok(self.stopped()?.set_debugging(&debugging)?))
+    }
+
     /// Counters of the engine.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counters = detached(py, || Ok(self.stopped()?.statistics()))?;
@@ -167,10 +195,7 @@ impl Vcpu {
 
     /// Counts ``hertz`` times per second of processor time what it goes into; 0 stops.
     fn start_profile(&self, py: Python<'_>, hertz: u32) -> PyResult<()> {
-        detached(py, || {
-            self.stopped()?.start_profile(hertz);
-            Ok(())
-        })
+        detached(py, || Ok(self.stopped()?.start_profile(hertz)?))
     }
 
     /// What was counted since: ``phases`` (samples by name), and the ``most`` hottest ``blocks``

@@ -8,7 +8,7 @@ from ringfence.engines.contract import (
     EngineVcpu,
     ExitKinds,
 )
-from ringfence.engines.pick import pick, probe
+from ringfence.engines.pick import choice, pick, probe
 
 __all__ = [
     "Capabilities",
@@ -17,6 +17,7 @@ __all__ = [
     "EngineMemory",
     "EngineVcpu",
     "ExitKinds",
+    "choice",
     "pick",
     "probe",
 ]

@@ -1,52 +1,12 @@
 """The binary translator, from the compiled extension."""
 
-from ringfence import _core
-from ringfence.engines.contract import EngineMachine, EngineMemory, ExitKinds
-from ringfence.errors import ConfigError, EngineError
+from ringfence.engines.compiled import CompiledEngine
 
 __all__ = ["BtEngine"]
 
 
-class BtEngine:
+class BtEngine(CompiledEngine):
     """Runs anywhere an x86-64 Linux process runs."""
 
-    name = "bt"
-    error: type[Exception] = _core.CoreError
-    exits = ExitKinds(
-        port_in=_core.PortIn,
-        port_out=_core.PortOut,
-        port_in_string=_core.PortInString,
-        port_out_string=_core.PortOutString,
-        mmio_read=_core.MmioRead,
-        mmio_write=_core.MmioWrite,
-        halt=_core.Halt,
-        shutdown=_core.Shutdown,
-        hypercall=_core.Hypercall,
-        debug=_core.Debug,
-        interrupted=_core.Interrupted,
-    )
-
-    def create_memory(self, size: int) -> EngineMemory:
-        """Makes memory of whole pages, zeroed, to be mapped.
-
-        Raises:
-            EngineError: the host refuses.
-        """
-        try:
-            return _core.Memory(size)
-        except _core.CoreError as error:
-            raise EngineError(f"{size} bytes of guest memory can't be had: {error}") from error
-
-    def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
-        """Makes a machine without memory, its processors of the model ``cpu``.
-
-        Raises:
-            ConfigError: there is no such model, or the host can't run it.
-            EngineError: the host refuses.
-        """
-        try:
-            return _core.Machine("bt", vcpus=vcpus, cpu=cpu)
-        except _core.CoreError as error:
-            if error.code == "cpu_model":
-                raise ConfigError(f"cpu: {error}") from error
-            raise EngineError(f"the engine bt can't be used: {error}") from error
+    def __init__(self) -> None:
+        super().__init__("bt")

@@ -44,6 +44,10 @@ class Capabilities(NamedTuple):
     available: bool
     #: Why not, or a remark.
     reason: str = ""
+    #: What the user can do about it.
+    mend: str = ""
+    #: Whether ``auto`` may pick it: it runs guests, and better than another would.
+    advised: bool = True
 
 
 class EngineVcpu(Protocol):
@@ -66,6 +70,12 @@ class EngineVcpu(Protocol):
 
     def set_system_registers(self, values: dict[str, Any]) -> None:
         """Sets those that are named."""
+
+    def state(self) -> dict[str, Any]:
+        """The whole state of the processor by name; see ``ringfence._core.Vcpu.state``."""
+
+    def set_state(self, values: dict[str, Any]) -> None:
+        """Goes on where the processor of ``values`` stopped, on whichever engine that was."""
 
     def statistics(self) -> Mapping[str, int]:
         """Counters of the engine."""

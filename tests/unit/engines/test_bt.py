@@ -17,7 +17,7 @@ def test_models(cpu: str) -> None:
         ("8086", 'no CPU model "8086"; there are host, max, x86-64-v1'),
         ("host,+flux", 'no CPU feature "flux"; there are fpu, vme'),
         ("host,flux", '"flux" is neither \\+feature nor -feature'),
-        ("host,+pcid", "can't run these CPU features on this host: pcid; it can fpu, "),
+        ("host,+pku", "can't run these CPU features on this host: pku; it can fpu, "),
         ("host,+avx2,-avx", "\\+avx2 can't be had"),
         ("host,-fpu", "fpu can't be left out"),
     ],

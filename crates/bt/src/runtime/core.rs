@@ -1,14 +1,17 @@
 //! The dispatcher: finds or makes translated code, runs it, and does what it could not.
 
-use std::arch::asm;
+mod gs;
+mod single;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use iced_x86::Instruction;
-use ringfence_engine::{Clock, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
+use ringfence_engine::{Clock, Debugging, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
 use ringfence_memory::{Changes, CodeHolder, MemoryError};
 use ringfence_x86::flags;
 
+use self::gs::set_gs_base;
 use super::kick::Kicker;
 use super::mailbox::{Mailbox, Request, Running};
 use super::profile::{Phase, Profiler};
@@ -18,7 +21,7 @@ use super::unconfirmed::Unconfirmed;
 use crate::cache::{BlockId, Cache, Key};
 use crate::context::{CLASSES, Context, ContextBox, KICKED};
 use crate::cpu::Cpu;
-use crate::env::Flush;
+use crate::env::{Exception, Flush};
 use crate::frontend::mode::Mode;
 use crate::frontend::translate::{Refusal, Translator};
 use crate::frontend::{exit, late_indirect_entries};
@@ -95,7 +98,9 @@ pub struct Core {
     /// Pages that other processors may still write to unseen.
     unconfirmed: Unconfirmed,
     /// An NMI waits until the handler of the previous one has returned.
-    nmi_pending: bool,
+    pub nmi_pending: bool,
+    /// What a debugger wants.
+    pub debugging: Debugging,
     recent: [u64; RECENT],
     recent_next: usize,
     _registration: Registration,
@@ -107,6 +112,7 @@ enum Incomplete {
     Instruction,
     Interrupt(u8),
     Nmi,
+    Exception(Exception),
 }
 
 /// What the dispatcher does next.
@@ -171,6 +177,7 @@ impl Core {
             incomplete: None,
             unconfirmed: Unconfirmed::default(),
             nmi_pending: false,
+            debugging: Debugging::default(),
             recent: [0; RECENT],
             recent_next: 0,
             _registration: registration,
@@ -208,7 +215,11 @@ impl Core {
         }
         let _running = Running::new(&self.mailbox);
         self.profiler.enter();
-        let result = self.run_until_exit();
+        let result = if self.debugging == Debugging::default() {
+            self.run_until_exit()
+        } else {
+            self.debug()
+        };
         self.profiler.phase(Phase::Outside);
         result
     }
@@ -257,6 +268,7 @@ impl Core {
             }
             Some(Incomplete::Interrupt(vector)) => return Ok(self.interrupt(vector)),
             Some(Incomplete::Nmi) => return Ok(self.nmi()),
+            Some(Incomplete::Exception(exception)) => return Ok(self.exception(exception)),
         }
         let context = self.context();
         if context.kick.load(Ordering::Relaxed) != 0 {
@@ -776,19 +788,4 @@ fn to_context(rflags: u64) -> u32 {
 fn from_context(value: u32) -> u64 {
     let value = u64::from(value);
     value >> 8 & (flags::ARITHMETIC & 0xff) | (value & 1) << 11
-}
-
-/// Makes GS address the context on this thread.
-fn set_gs_base(base: u64) {
-    // SAFETY: AT_HWCAP2 is always readable.
-    let fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0;
-    if fsgsbase {
-        // SAFETY: the kernel allows the instruction, and nothing else in a Linux process on
-        // x86-64 uses GS.
-        unsafe { asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
-    } else {
-        const ARCH_SET_GS: libc::c_long = 0x1001;
-        // SAFETY: as above.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    }
 }

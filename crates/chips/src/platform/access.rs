@@ -2,14 +2,13 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use ringfence_engine::{LocalDevices, VcpuEvent};
+use ringfence_engine::{IoAddress, LocalDevices, VcpuEvent};
 
 use super::slot::summary;
 use super::{Pass, Platform, lock};
 use crate::board::Board;
 use crate::ioapic;
 use crate::lapic::Effect;
-use crate::vga::{self, Vga};
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
@@ -17,26 +16,6 @@ const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
 
 impl Platform {
-    /// The VGA, if an access lies in its window.
-    fn video_at(&self, address: u64, size: u8) -> Option<&Vga> {
-        let offset = address.checked_sub(vga::WINDOW)?;
-        if offset + u64::from(size) > vga::WINDOW_SIZE {
-            return None;
-        }
-        self.video
-            .get()
-            .map(|video| &**video)
-            .filter(|video| video.decodes_window())
-    }
-
-    /// The VGA, if its ports answer.
-    fn video_ports(&self) -> Option<&Vga> {
-        self.video
-            .get()
-            .map(|video| &**video)
-            .filter(|video| video.decodes_ports())
-    }
-
     fn lapic_read(&self, vcpu: u32, offset: u32, size: u8) -> Option<u64> {
         let byte = offset & 0xf;
         // Only the first four bytes of each sixteen hold a register.
@@ -58,10 +37,7 @@ impl Platform {
 impl LocalDevices for Platform {
     fn port_read(&self, _vcpu: u32, port: u16, size: u8) -> Option<u32> {
         if !Board::has_port(port) {
-            return match self.video_ports() {
-                Some(video) if size == 1 => video.port_read(port).map(u32::from),
-                _ => None,
-            };
+            return self.video.port_read(port, size);
         }
         let mut pass = Pass::default();
         let value = self.with_board(&mut pass, |board, now, _| {
@@ -80,12 +56,14 @@ impl LocalDevices for Platform {
     }
 
     fn port_write(&self, _vcpu: u32, port: u16, size: u8, value: u32) -> bool {
+        if self
+            .io_events
+            .signal(IoAddress::Port(port), size, value.into())
+        {
+            return true;
+        }
         if !Board::has_port(port) {
-            return match (self.video_ports(), size) {
-                (Some(video), 1) => video.fast_port_write(port, value as u8),
-                (Some(video), 2) => video.fast_pair_write(port, value as u16),
-                _ => false,
-            };
+            return self.video.port_write(port, size, value);
         }
         let mut pass = Pass::default();
         self.with_board(&mut pass, |board, now, _| {
@@ -105,8 +83,8 @@ impl LocalDevices for Platform {
         if self.slot(vcpu)?.page.load(SeqCst) == address & !0xfff {
             return self.lapic_read(vcpu, (address & 0xfff) as u32, size);
         }
-        if let Some(video) = self.video_at(address, size) {
-            return Some(video.read(address, size));
+        if let Some(value) = self.video.mmio_read(address, size) {
+            return Some(value);
         }
         let offset = address
             .checked_sub(ioapic::BASE)
@@ -118,8 +96,7 @@ impl LocalDevices for Platform {
         let Some(slot) = self.slot(vcpu) else {
             return false;
         };
-        if let Some(video) = self.video_at(address, size) {
-            video.write(address, size, value);
+        if self.video.mmio_write(address, size, value) {
             return true;
         }
         let mut pass = Pass::default();
@@ -145,7 +122,9 @@ impl LocalDevices for Platform {
                 board.ioapic.write(offset, value as u32, bus);
             });
         } else {
-            return false;
+            return self
+                .io_events
+                .signal(IoAddress::Memory(address), size, value);
         }
         self.finish(pass);
         true

@@ -9,11 +9,13 @@
 //! consistent), so of a change on both sides at once at least one is seen.
 
 mod access;
+mod events;
 mod slot;
+mod video;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use ringfence_engine::{Clock, Kick};
 
@@ -22,8 +24,9 @@ use crate::board::Board;
 use crate::ioapic::Bus;
 use crate::lapic::{Effect, Lapic};
 use crate::message::{Delivery, DeliveryMode, Message, Target};
-use crate::vga::Vga;
+use events::{IoEvents, IrqEvents};
 use slot::{NO_PAGE, Slot, summary};
+pub use video::VideoSlot;
 
 /// Most virtual processors of a machine.
 pub const MAX_VCPUS: u32 = 64;
@@ -65,7 +68,10 @@ pub struct Platform {
     /// Where the search for the destination of lowest priority begins.
     rotation: AtomicU32,
     alarm: OnceLock<Alarm>,
-    video: OnceLock<Arc<Vga>>,
+    video: Arc<VideoSlot>,
+    io_events: IoEvents,
+    irq_events: IrqEvents,
+    own: Weak<Self>,
 }
 
 impl Platform {
@@ -87,7 +93,7 @@ impl Platform {
     /// The host can't start a thread.
     pub fn try_new(clock: Arc<Clock>, vcpus: u32) -> io::Result<Arc<Self>> {
         let slots = (0..vcpus.clamp(1, MAX_VCPUS)).map(Slot::new).collect();
-        let platform = Arc::new(Self {
+        let platform = Arc::new_cyclic(|own| Self {
             clock: Arc::clone(&clock),
             slots,
             board: Mutex::default(),
@@ -96,7 +102,10 @@ impl Platform {
             pit_deadline: AtomicU64::new(u64::MAX),
             rotation: AtomicU32::new(0),
             alarm: OnceLock::new(),
-            video: OnceLock::new(),
+            video: Arc::new(VideoSlot::new(clock.clone())),
+            io_events: IoEvents::default(),
+            irq_events: IrqEvents::default(),
+            own: own.clone(),
         });
         let alarm = Alarm::start(clock, Arc::downgrade(&platform))?;
         // The cell is empty: nobody else has the platform yet.
@@ -119,12 +128,9 @@ impl Platform {
         }
     }
 
-    /// Serves the memory window and the busiest ports of a VGA from now on; a machine has one.
-    ///
-    /// Returns whether it is the first.
-    pub fn attach_video(&self, video: Arc<Vga>) -> bool {
-        video.set_clock(Arc::clone(&self.clock));
-        self.video.set(video).is_ok()
+    /// Where the machine's VGA is attached.
+    pub fn video(&self) -> &Arc<VideoSlot> {
+        &self.video
     }
 
     /// Sets the level of a global system interrupt: 0 to 15 reach PICs and I/O APIC, 16 to 23 the

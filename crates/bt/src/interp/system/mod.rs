@@ -32,6 +32,7 @@ use crate::env::{Env, Trap};
 
 pub use control::{set_cr0, set_cr3, set_cr4, set_efer};
 pub use interrupt::{deliver_exception, deliver_interrupt, deliver_nmi};
+pub use msr::stored_msr;
 pub use segment::{load_segment, set_real_mode_segment};
 
 /// How the delivery of an event ended.

@@ -81,6 +81,33 @@ fn variable_mtrr(index: u32) -> Option<usize> {
         .then(|| (index - msr::IA32_MTRR_PHYSBASE0) as usize)
 }
 
+/// Where a register is kept that only its processor knows.
+pub fn stored_msr(cpu: &mut Cpu, index: u32) -> Option<&mut u64> {
+    let msrs = &mut cpu.msr;
+    Some(match index {
+        msr::IA32_TSC_ADJUST => &mut msrs.tsc_adjust,
+        msr::IA32_SYSENTER_CS => &mut msrs.sysenter_cs,
+        msr::IA32_SYSENTER_ESP => &mut msrs.sysenter_esp,
+        msr::IA32_SYSENTER_EIP => &mut msrs.sysenter_eip,
+        msr::IA32_MISC_ENABLE => &mut msrs.misc_enable,
+        msr::IA32_PAT => &mut msrs.pat,
+        msr::IA32_MTRR_DEF_TYPE => &mut msrs.mtrr_def_type,
+        msr::IA32_STAR => &mut msrs.star,
+        msr::IA32_LSTAR => &mut msrs.lstar,
+        msr::IA32_CSTAR => &mut msrs.cstar,
+        msr::IA32_FMASK => &mut msrs.fmask,
+        msr::IA32_KERNEL_GS_BASE => &mut msrs.kernel_gs_base,
+        msr::IA32_TSC_AUX => &mut msrs.tsc_aux,
+        _ => {
+            if let Some(at) = fixed_mtrr(index) {
+                &mut msrs.mtrr_fixed[at]
+            } else {
+                &mut msrs.mtrr_variable[variable_mtrr(index)?]
+            }
+        }
+    })
+}
+
 fn read<E: Env>(cpu: &mut Cpu, env: &mut E, index: u32) -> Option<u64> {
     let value = match index {
         msr::IA32_TSC => env.tsc(cpu),

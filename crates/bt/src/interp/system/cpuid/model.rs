@@ -130,6 +130,12 @@ fn host(leaf: u32, subleaf: u32) -> [u32; 4] {
     [result.eax, result.ebx, result.ecx, result.edx]
 }
 
+fn available(features: &FeatureSet) -> Arc<[Availability]> {
+    Code::values()
+        .map(|code| availability::of(features, code))
+        .collect()
+}
+
 /// The processor that the guest sees, and which instructions exist because of it.
 #[derive(Clone, Debug)]
 pub struct CpuidModel {
@@ -145,23 +151,29 @@ impl Deref for CpuidModel {
     }
 }
 
-impl From<Model> for CpuidModel {
-    fn from(model: Model) -> Self {
-        let availability = Code::values()
-            .map(|code| availability::of(model.features(), code))
-            .collect();
+impl CpuidModel {
+    fn of(model: Model) -> Self {
         Self {
+            availability: available(model.features()),
             model,
-            availability,
         }
     }
-}
 
-impl CpuidModel {
+    /// The processor of another engine, for which this one executes instructions: CPUID is that of
+    /// `model`, but only instructions that this engine has exist.
+    pub fn on_behalf(model: Model) -> Self {
+        let mut features = FeatureSet::EMPTY;
+        features.add_masked(model.features(), &Self::offered());
+        Self {
+            availability: available(&features),
+            model,
+        }
+    }
+
     /// The host's processor, less what the engine can't run, with `vcpus` processors and a TSC
     /// of `tsc_hz` hertz.
     pub fn new(vcpus: u32, tsc_hz: u64) -> Self {
-        Model::new(&host, &OFFER, vcpus, tsc_hz).into()
+        Self::of(Model::new(&host, &OFFER, vcpus, tsc_hz))
     }
 
     /// The processor that `spec` describes.
@@ -179,7 +191,7 @@ impl CpuidModel {
         vcpus: u32,
         tsc_hz: u64,
     ) -> Result<Self, CpuModelError> {
-        Ok(Model::with_spec(host, &OFFER, spec, vcpus, tsc_hz)?.into())
+        Model::with_spec(host, &OFFER, spec, vcpus, tsc_hz).map(Self::of)
     }
 
     /// The features that can be had on this host.
