@@ -24,7 +24,9 @@ CRATES = {
     "engine": {"x86", "memory"},
     "chips": {"engine", "memory", "x86"},
     "bt": {"engine", "memory", "x86"},
-    "py": {"engine", "memory", "x86", "bt", "chips"},
+    "kvm": {"engine", "memory", "x86"},
+    "engines": {"engine", "memory", "x86", "bt", "kvm", "chips"},
+    "py": {"engine", "memory", "x86", "kvm", "engines", "chips"},
 }
 
 

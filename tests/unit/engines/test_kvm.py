@@ -144,5 +144,5 @@ def test_a_probe_that_fails_is_told(absent: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_machine_without_a_device(absent: Path) -> None:
-    with pytest.raises(EngineError, match="kvm can't be used: .*does not exist"):
+    with pytest.raises(EngineError, match=r"kvm can't be used: .*does not exist"):
         KvmEngine(absent).create_machine(1)
