@@ -194,7 +194,8 @@ class Pc:
         low = self.chipset.low_limit
         below, above = min(memory, low), max(memory - low, 0)
         boot_order = boot_order or DEFAULT_ORDER
-        cmos = boot_flags(boot_order)
+        self.drives = PcDrives(ends.media, isa, ends.memory, ends.clock)
+        cmos = boot_flags(boot_order) | self.drives.cmos()
         placed = [
             _Placed(f"com{index}", uart, place.port)
             for index, (uart, place) in enumerate(zip(self.uarts, layout.SERIAL, strict=False), 1)
@@ -222,7 +223,6 @@ class Pc:
                 placed.append(_Placed("firmware-log", self.firmware_log, layout.FIRMWARE_LOG))
         if self.i8042 is not None:
             placed.append(_Placed("i8042", self.i8042, layout.I8042, ((0, 1), (4, 1))))
-        self.drives = PcDrives(ends.media, isa)
         self.boot_entries += [
             BootEntry(kind, f"{self.chipset.root_path}/{path}")
             for kind, path in self.drives.boot_paths

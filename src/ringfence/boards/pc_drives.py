@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from ringfence.bus import BlockQueue, Device, Line, PortBus
+from ringfence.bus import BlockQueue, Clock, Device, Dma, Line, PortBus
 from ringfence.config import Interface
 from ringfence.devices.disk.ata import AtaDisk
 from ringfence.devices.disk.cdrom import Cdrom
 from ringfence.devices.disk.taskfile import Drive
+from ringfence.devices.dma.i8237 import IsaDma
+from ringfence.devices.floppy.drive import FloppyDrive
+from ringfence.devices.floppy.fdc import FloppyController
+from ringfence.devices.floppy.medium import format_of
 from ringfence.devices.ide.channel import IdeChannel
 from ringfence.devices.ide.piix import PiixIde
 from ringfence.errors import ConfigError
@@ -18,6 +22,11 @@ __all__ = ["IDE_IRQS", "IDE_PORTS", "MediumEnd", "PcDrives"]
 IDE_PORTS = ((0x1F0, 0x3F6), (0x170, 0x376))
 IDE_IRQS = (14, 15)
 _IDE_PLACES = 4
+_FDC, _FDC_IRQ, _FDC_DMA = 0x3F0, 6, 2
+#: Ports of the DMA controllers: base, offset in the device, ports. Port 80h is the board's own.
+_DMA_PORTS = ((0x00, 0x00, 16), (0x81, 0x31, 15), (0xC0, 0x10, 32))
+#: Floppy drives in CMOS memory: their kinds, and the equipment byte.
+_CMOS_FLOPPIES, _CMOS_EQUIPMENT = 0x10, 0x14
 #: CD-ROMs go to the secondary channel first, as most PCs had them.
 _CDROM_PLACES = (2, 3, 1, 0)
 
@@ -39,10 +48,14 @@ class PcDrives:
     Args:
         media: What there is.
         isa: Gives an end to drive an ISA interrupt by.
+        memory: Guest memory.
+        clock: The machine's clock.
 
     Attributes:
         channels: The IDE channels.
         ide: Their PCI function.
+        dma: The ISA DMA controllers.
+        floppy: The floppy controller.
         drives: Drives by the name of their medium.
         boot_paths: Kind and place of each medium, as Open Firmware names it on the PCI bus.
 
@@ -50,7 +63,9 @@ class PcDrives:
         ConfigError: there is no room for one.
     """
 
-    def __init__(self, media: Sequence[MediumEnd], isa: Callable[[int], Line]) -> None:
+    def __init__(
+        self, media: Sequence[MediumEnd], isa: Callable[[int], Line], memory: Dma, clock: Clock
+    ) -> None:
         self.drives: dict[str, Drive] = {}
         self.boot_paths: list[tuple[str, str]] = []
         places: list[Drive | None] = [None] * _IDE_PLACES
@@ -69,6 +84,17 @@ class PcDrives:
             IdeChannel((places[2], places[3]), isa(IDE_IRQS[1])),
         )
         self.ide = PiixIde(self.channels)
+        self.dma = IsaDma(memory)
+        self._floppies: dict[str, int] = {}
+        floppies: list[FloppyDrive | None] = [None, None]
+        for number, medium in enumerate(entry for entry in media if entry.kind == "floppy"):
+            _check_floppy(medium.name, medium.queue)
+            floppies[number] = FloppyDrive(medium.queue)
+            self._floppies[medium.name] = number
+            self.boot_paths.append((medium.kind, f"isa@1/fdc@03f0/floppy@{number}"))
+        self.floppy = FloppyController(
+            (floppies[0], floppies[1]), isa(_FDC_IRQ), self.dma.channel(_FDC_DMA), clock
+        )
 
     def place(self, ports: PortBus) -> dict[str, Device]:
         """Puts the controllers at their ports; all of them, by name."""
@@ -80,15 +106,37 @@ class PcDrives:
             found[name] = channel
             ports.add(block, channel, name=name, length=8)
             ports.add(control, channel, name=name, offset=8, length=1)
+        found["floppy"], found["isa-dma"] = self.floppy, self.dma
+        ports.add(_FDC, self.floppy, name="floppy", length=6)
+        ports.add(_FDC + 7, self.floppy, name="floppy", offset=7, length=1)
+        for port, offset, length in _DMA_PORTS:
+            ports.add(port, self.dma, name="isa-dma", offset=offset, length=length)
         return found
+
+    def cmos(self) -> dict[int, int]:
+        """What CMOS memory says of the floppy drives."""
+        kinds = [drive.kind if drive is not None else 0 for drive in self.floppy.drives]
+        count = sum(kind > 0 for kind in kinds)
+        # Equipment: floppy drives, FPU, mouse.
+        equipment = (1 | (count - 1) << 6 if count else 0) | 0x06
+        return {_CMOS_FLOPPIES: kinds[0] << 4 | kinds[1], _CMOS_EQUIPMENT: equipment}
 
     def close(self) -> None:
         """Ends what is under way."""
         for channel in self.channels:
             channel.cancel()
+        self.floppy.cancel()
 
     def insert(self, name: str, queue: BlockQueue | None) -> None:
-        """Puts a medium into a drive, or takes it out."""
+        """Puts a medium into a drive, or takes it out.
+
+        Raises:
+            ConfigError: it does not fit into the drive.
+        """
+        if name in self._floppies:
+            _check_floppy(name, queue)
+            self.floppy.insert(self._floppies[name], queue)
+            return
         drive = self.drives[name]
         assert isinstance(drive, Cdrom)
         if drive.queue is not None:
@@ -97,8 +145,16 @@ class PcDrives:
 
     def press_eject(self, name: str) -> bool:
         """Presses a drive's button; false when the guest keeps the medium for now."""
-        drive = self.drives[name]
+        drive = self.drives.get(name)
         return not isinstance(drive, Cdrom) or drive.press_eject()
+
+
+def _check_floppy(name: str, queue: BlockQueue | None) -> None:
+    if queue is not None and format_of(queue.size) is None:
+        raise ConfigError(
+            f"{name}: {queue.size} bytes are more than a floppy disk has (2949120); "
+            "give it as a --disk or --cdrom"
+        )
 
 
 def _drive(medium: MediumEnd, number: int, *, serial_link: bool = False) -> Drive:

@@ -37,6 +37,8 @@ CATALOG: dict[str, Model] = {
     "system-control": Model("chipset.reset", "SystemControl", "system control port 92h"),
     "pci-config": Model("pci.mechanism", "PciConfig", "PCI configuration mechanism #1"),
     "vga": Model("vga.vga", "Vga", "VGA with the display interface of Bochs"),
+    "isa-dma": Model("dma.i8237", "IsaDma", "8237A DMA controllers and page registers"),
+    "floppy": Model("floppy.fdc", "FloppyController", "82077AA floppy disk controller"),
     "ide-channel": Model("ide.channel", "IdeChannel", "IDE channel with two drives"),
     "fw-cfg": Model("chipset.fw_cfg", "FwCfg", "firmware configuration device"),
     "flash": Model("flash.cfi", "CfiFlash", "flash memory with the Intel command set"),

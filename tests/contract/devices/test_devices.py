@@ -15,6 +15,8 @@ from ringfence.devices.chipset.fw_cfg import FwCfg
 from ringfence.devices.disk.ata import AtaDisk
 from ringfence.devices.disk.cdrom import Cdrom
 from ringfence.devices.pci.function import PciDevice
+from ringfence.devices.dma.i8237 import IsaDma
+from ringfence.devices.floppy.drive import FloppyDrive
 from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
@@ -50,6 +52,14 @@ def channel(model: type[Any]) -> Device:
     return found
 
 
+def floppy(model: type[Any]) -> Device:
+    """A drive with a disk and one without."""
+    drives = (FloppyDrive(disks.queue(1440 << 10)), FloppyDrive(None))
+    dma = IsaDma(disks.Memory())
+    found: Device = model(drives, Wire(), dma.channel(2), HandClock())
+    return found
+
+
 BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "uart16550": lambda model: model(Port(waiting=bytearray(b"input" * 9)), Wire(), HandClock()),
     "rtc": lambda model: model(Wire(), HandClock(1_700_000_000_000_000_000)),
@@ -63,6 +73,8 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "ide-channel": channel,
     "fw-cfg": lambda model: with_files(model()),
     "flash": lambda model: model(FakeMemory(8192), 8192, NoStore(), lambda array: None),
+    "isa-dma": lambda model: model(disks.Memory()),
+    "floppy": floppy,
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),

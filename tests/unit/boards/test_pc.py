@@ -16,12 +16,15 @@ GIB = 1 << 30
 def test_places() -> None:
     ranges = Bench().board.ports.ranges()
     assert ranges == [
+        (0x00, 0x0F, "isa-dma"),
         (0x60, 0x60, "i8042"),
         (0x64, 0x64, "i8042"),
         (0x70, 0x71, "rtc"),
         (0x80, 0x80, "post"),
+        (0x81, 0x8F, "isa-dma"),
         (0x92, 0x92, "system-control"),
         (0xB2, 0xB3, "smi-command"),
+        (0xC0, 0xDF, "isa-dma"),
         (0xE9, 0xE9, "debug-console"),
         (0xF4, 0xF7, "debug-exit"),
         (0x170, 0x177, "ide1"),
@@ -30,7 +33,9 @@ def test_places() -> None:
         (0x2F8, 0x2FF, "com2"),
         (0x376, 0x376, "ide1"),
         (0x3E8, 0x3EF, "com3"),
+        (0x3F0, 0x3F5, "floppy"),
         (0x3F6, 0x3F6, "ide0"),
+        (0x3F7, 0x3F7, "floppy"),
         (0x3F8, 0x3FF, "com1"),
         (0x600, 0x623, "acpi-pm"),
         (0xCF8, 0xCF8, "pci-config"),

@@ -326,7 +326,7 @@ def test_timeout_holds_over_resets() -> None:
     def guest(machine: fake.FakeMachine, index: int) -> fake.Guest:
         yield fake.PortOut(0xCF9, 6)
 
-    machine, _ = make(guest, timeout=0.2)
+    machine, _ = make(guest, timeout=1)
     machine.start()
     assert reason(machine) is ExitReason.TIMEOUT
     assert machine.boots > 1
