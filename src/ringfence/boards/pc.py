@@ -388,7 +388,8 @@ class Pc:
         )
 
     def _configure(self) -> None:
-        """What firmware does to the PCI bus before it boots."""
+        """What firmware does to the PCI bus and the DMA controllers before it boots."""
+        self.drives.cascade()
         self.chipset.configure()
         functions = (
             (place, entry)

@@ -25,6 +25,8 @@ _IDE_PLACES = 4
 _FDC, _FDC_IRQ, _FDC_DMA = 0x3F0, 6, 2
 #: Ports of the DMA controllers: base, offset in the device, ports. Port 80h is the board's own.
 _DMA_PORTS = ((0x00, 0x00, 16), (0x81, 0x31, 15), (0xC0, 0x10, 32))
+#: Mode and mask of the second DMA controller, as offsets in the device.
+_DMA_MODE, _DMA_MASK = 0x10 + 2 * 0x0B, 0x10 + 2 * 0x0A
 #: Floppy drives in CMOS memory: their kinds, and the equipment byte.
 _CMOS_FLOPPIES, _CMOS_EQUIPMENT = 0x10, 0x14
 #: CD-ROMs go to the secondary channel first, as most PCs had them.
@@ -112,6 +114,11 @@ class PcDrives:
         for port, offset, length in _DMA_PORTS:
             ports.add(port, self.dma, name="isa-dma", offset=offset, length=length)
         return found
+
+    def cascade(self) -> None:
+        """Lets the requests of the first DMA controller through the second, as firmware does."""
+        for register, value in ((_DMA_MODE, 0xC0), (_DMA_MASK, 0x00)):
+            self.dma.write(register, 1, value)
 
     def cmos(self) -> dict[int, int]:
         """What CMOS memory says of the floppy drives."""

@@ -99,10 +99,6 @@ def _version(fdc: "FloppyController", command: int, values: list[int]) -> None:
     fdc.finish([_VERSION], interrupt=False)
 
 
-def _part(fdc: "FloppyController", command: int, values: list[int]) -> None:
-    fdc.finish([0x01], interrupt=False)
-
-
 def _perpendicular(fdc: "FloppyController", command: int, values: list[int]) -> None:
     fdc.perpendicular = values[0]
     fdc.finish([], interrupt=False)
@@ -118,33 +114,11 @@ def _lock(fdc: "FloppyController", command: int, values: list[int]) -> None:
     fdc.finish([fdc.lock << 4], interrupt=False)
 
 
-def _power_down(fdc: "FloppyController", command: int, values: list[int]) -> None:
-    fdc.finish([values[0]], interrupt=False)
-
-
 def _dump(fdc: "FloppyController", command: int, values: list[int]) -> None:
     cylinders = [0 if drive is None else drive.cylinder for drive in (*fdc.drives, None, None)]
     lock = fdc.lock << 7 | fdc.perpendicular & 0x7F
     rest = [fdc.specify >> 8, fdc.specify & 0xFF, 0, lock, fdc.configuration, fdc.precompensation]
     fdc.finish(cylinders + rest, interrupt=False)
-
-
-def _drive_specification(fdc: "FloppyController", command: int, values: list[int]) -> None:
-    fdc.finish([], interrupt=False)
-
-
-def _save(fdc: "FloppyController", command: int, values: list[int]) -> None:
-    cylinders = [0 if drive is None else drive.cylinder for drive in (*fdc.drives, None, None)]
-    lock = fdc.lock << 7 | fdc.perpendicular & 0x7F
-    head = [0, 0, *cylinders, fdc.specify >> 8, fdc.specify & 0xFF, 0, lock]
-    fdc.finish([*head, fdc.configuration, fdc.precompensation, 0, 0], interrupt=False)
-
-
-def _restore(fdc: "FloppyController", command: int, values: list[int]) -> None:
-    fdc.specify = values[6] << 8 | values[7]
-    fdc.lock, fdc.perpendicular = values[9] >> 7, values[9] & 0x7F
-    fdc.configuration, fdc.precompensation = values[10], values[11]
-    fdc.finish([], interrupt=False)
 
 
 def _read_id(fdc: "FloppyController", command: int, values: list[int]) -> None:
@@ -374,12 +348,6 @@ _EXACT: dict[int, tuple[int, _Run]] = {
     0x13: (3, _configure),
     0x14: (0, _lock),
     0x94: (0, _lock),
-    0x17: (1, _power_down),
-    0x18: (0, _part),
-    0x2E: (0, _save),
-    0x33: (1, _drive_specification),
-    0x4E: (16, _restore),
-    0x8E: (6, _drive_specification),
     0x8F: (2, _relative_seek),
     0xCF: (2, _relative_seek),
 }
