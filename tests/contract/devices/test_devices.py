@@ -14,9 +14,9 @@ from ringfence.devices.chipset.acpi_pm import AcpiPm
 from ringfence.devices.chipset.fw_cfg import FwCfg
 from ringfence.devices.disk.ata import AtaDisk
 from ringfence.devices.disk.cdrom import Cdrom
-from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.dma.i8237 import IsaDma
 from ringfence.devices.floppy.drive import FloppyDrive
+from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
