@@ -447,17 +447,32 @@ class Picture:
 
         Returns what has changed: left, top, width, height.
         """
+    def draw_scrolled(
+        self, source: Video | Buffer, plan: dict[str, Any]
+    ) -> tuple[tuple[int, int, int] | None, list[tuple[int, int, int, int]]]:
+        """The same for those who can move lines by themselves.
+
+        Returns a move that comes first (first line before, first line after, how many), and what
+        differs after it.
+        """
     def rgb(self, part: tuple[int, int, int, int]) -> bytes:
         """Pixels of a part, cut to the picture: red, green, blue, a byte each."""
     def packed(
         self,
         part: tuple[int, int, int, int],
-        size: int,
-        big_endian: bool,
-        largest: tuple[int, int, int],
-        shift: tuple[int, int, int],
+        wire: tuple[int, bool, tuple[int, int, int], tuple[int, int, int]],
     ) -> bytes:
-        """Pixels of a part in another format: ``size`` bytes each."""
+        """Pixels of a part in another format.
+
+        The format is ``size`` (1, 2 or 4) bytes each, highest first or not; for red, green and
+        blue the largest value, and the shift to the left.
+        """
+    def zrle(
+        self,
+        part: tuple[int, int, int, int],
+        wire: tuple[int, bool, tuple[int, int, int], tuple[int, int, int]],
+    ) -> bytes:
+        """A part as the tiles of ZRLE (RFC 6143, section 7.7.6), before they are compressed."""
 
 def kvm_probe(device: str | PathLike[str]) -> dict[str, Any]:
     """Runs tiny guests on a KVM device.

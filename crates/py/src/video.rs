@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use ringfence_chips::vga::{Frame, Kind, LARGEST, Plan, Rect, Source, Text, Timing, Vga};
+use ringfence_chips::vga::{
+    Frame, Kind, LARGEST, PixelFormat, Plan, Rect, Source, Text, Timing, Vga,
+};
 use ringfence_engine::Clock;
 
 use crate::error::Failure;
@@ -268,6 +270,48 @@ impl PlanItems {
 }
 
 type Part = (u32, u32, u32, u32);
+/// Bytes of a pixel, highest first or not, largest values and shifts of red, green and blue.
+type Format = (usize, bool, [u32; 3], [u32; 3]);
+
+fn pixel_format((size, big_endian, largest, shift): Format) -> Result<PixelFormat, Failure> {
+    if !matches!(size, 1 | 2 | 4) || largest.iter().any(|&most| most > 0xffff) {
+        let what = format!("no pixel format has {size} bytes and the maxima {largest:?}");
+        return Err(Failure::BadArgument(what));
+    }
+    Ok(PixelFormat {
+        size,
+        big_endian,
+        largest,
+        shift,
+    })
+}
+
+fn parts(rects: Vec<Rect>) -> Vec<Part> {
+    let part = |r: Rect| (r.x, r.y, r.width, r.height);
+    rects.into_iter().map(part).collect()
+}
+
+/// What pixels are drawn from.
+enum Pixels {
+    Memory(Arc<Vga>),
+    Bytes(Vec<u8>),
+}
+
+impl Pixels {
+    fn of(py: Python<'_>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(video) = source.cast::<Video>() {
+            return Ok(Self::Memory(Arc::clone(&video.get().vga)));
+        }
+        Ok(Self::Bytes(PyBuffer::<u8>::get(source)?.to_vec(py)?))
+    }
+
+    fn source(&self) -> Source<'_> {
+        match self {
+            Self::Memory(vga) => Source::Memory(vga.bytes()),
+            Self::Bytes(bytes) => Source::Bytes(bytes),
+        }
+    }
+}
 
 /// A picture that was drawn last, and what has changed since. Thread-safe.
 #[pyclass(frozen, module = "ringfence._core")]
@@ -312,20 +356,23 @@ impl Picture {
         plan: &Bound<'_, PyAny>,
     ) -> PyResult<Vec<Part>> {
         let plan = plan.extract::<PlanItems>()?.plan()?;
-        let parts = |rects: Vec<Rect>| {
-            let part = |r: Rect| (r.x, r.y, r.width, r.height);
-            rects.into_iter().map(part).collect()
-        };
-        if let Ok(video) = source.cast::<Video>() {
-            let vga = Arc::clone(&video.get().vga);
-            return detached(py, || {
-                let source = Source::Memory(vga.bytes());
-                Ok(parts(self.lock().draw(source, &plan)))
-            });
-        }
-        let bytes = PyBuffer::<u8>::get(source)?.to_vec(py)?;
+        let source = Pixels::of(py, source)?;
+        detached(py, || Ok(parts(self.lock().draw(source.source(), &plan))))
+    }
+
+    /// The same for those who can move lines by themselves: also returns a move that comes first
+    /// (first line before, first line after, how many), or `None`.
+    fn draw_scrolled(
+        &self,
+        py: Python<'_>,
+        source: &Bound<'_, PyAny>,
+        plan: &Bound<'_, PyAny>,
+    ) -> PyResult<(Option<(u32, u32, u32)>, Vec<Part>)> {
+        let plan = plan.extract::<PlanItems>()?.plan()?;
+        let source = Pixels::of(py, source)?;
         detached(py, || {
-            Ok(parts(self.lock().draw(Source::Bytes(&bytes), &plan)))
+            let (scroll, rects) = self.lock().draw_scrolled(source.source(), &plan);
+            Ok((scroll.map(|s| (s.from, s.to, s.lines)), parts(rects)))
         })
     }
 
@@ -356,44 +403,36 @@ impl Picture {
         &self,
         py: Python<'py>,
         part: Part,
-        size: usize,
-        big_endian: bool,
-        largest: (u32, u32, u32),
-        shift: (u32, u32, u32),
+        wire: Format,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let (x, y, width, height) = part;
-        let size = size.clamp(1, 4);
-        let bytes = detached(py, || {
-            let frame = self.lock();
-            let mut bytes = Vec::new();
-            let plain = largest == (255, 255, 255) && shift == (16, 8, 0);
-            let scale = |value: u32, largest: u32, shift: u32| {
-                ((u64::from(value & 0xff) * u64::from(largest & 0xffff) + 127) / 255)
-                    << (shift & 31)
-            };
-            for line in frame.part(Rect {
-                x,
-                y,
-                width,
-                height,
-            }) {
-                for &pixel in line {
-                    let value = if plain {
-                        pixel
-                    } else {
-                        (scale(pixel >> 16, largest.0, shift.0)
-                            | scale(pixel >> 8, largest.1, shift.1)
-                            | scale(pixel, largest.2, shift.2)) as u32
-                    };
-                    if big_endian {
-                        bytes.extend_from_slice(&value.to_be_bytes()[4 - size..]);
-                    } else {
-                        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
-                    }
-                }
-            }
-            Ok(bytes)
-        })?;
+        let rect = Rect {
+            x,
+            y,
+            width,
+            height,
+        };
+        let format = pixel_format(wire)?;
+        let bytes = detached(py, || Ok(self.lock().packed(rect, &format)))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// A part as the tiles of ZRLE (RFC 6143, section 7.7.6), before they are compressed.
+    fn zrle<'py>(
+        &self,
+        py: Python<'py>,
+        part: Part,
+        wire: Format,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (x, y, width, height) = part;
+        let rect = Rect {
+            x,
+            y,
+            width,
+            height,
+        };
+        let format = pixel_format(wire)?;
+        let bytes = detached(py, || Ok(self.lock().zrle(rect, &format)))?;
         Ok(PyBytes::new(py, &bytes))
     }
 

@@ -2,10 +2,12 @@
 
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Canvas", "Part", "Surface", "TextPage"]
+__all__ = ["Canvas", "Part", "PixelFormat", "Surface", "TextPage"]
 
 #: Part of a picture: left, top, width, height.
 Part = tuple[int, int, int, int]
+#: Bytes of a pixel (1, 2, 4), highest first or not, largest values and shifts of red, green, blue.
+PixelFormat = tuple[int, bool, tuple[int, int, int], tuple[int, int, int]]
 
 
 class TextPage(NamedTuple):
@@ -43,18 +45,19 @@ class Canvas(Protocol):
     def draw(self, source: Any, plan: Any) -> list[Part]:
         """Draws what ``source`` shows by ``plan``; gives what has changed."""
 
+    def draw_scrolled(
+        self, source: Any, plan: Any
+    ) -> tuple[tuple[int, int, int] | None, list[Part]]:
+        """The same, with a move of lines that comes first: from, to, how many."""
+
     def rgb(self, part: Part) -> bytes:
         """Pixels of a part, cut to the picture: red, green, blue, a byte each."""
 
-    def packed(
-        self,
-        part: Part,
-        size: int,
-        big_endian: bool,
-        largest: tuple[int, int, int],
-        shift: tuple[int, int, int],
-    ) -> bytes:
-        """Pixels of a part, ``size`` bytes each, of channels with these maxima and shifts."""
+    def packed(self, part: Part, wire: PixelFormat) -> bytes:
+        """Pixels of a part in another format."""
+
+    def zrle(self, part: Part, wire: PixelFormat) -> bytes:
+        """A part as the tiles of ZRLE (RFC 6143, section 7.7.6), before they are compressed."""
 
 
 class Surface(Protocol):
@@ -63,11 +66,10 @@ class Surface(Protocol):
     def stamp(self) -> object:
         """A value that stays equal while the picture can't have changed."""
 
-    def draw(self, canvas: Canvas, *, steady: bool = False) -> list[Part]:
-        """Draws the picture as it is now; gives what has changed.
+    def plan(self, *, steady: bool = False) -> tuple[Any, Any]:
+        """What :meth:`Canvas.draw` takes to draw the picture as it is now.
 
         Args:
-            canvas: What to draw on.
             steady: Shows what blinks, so that two pictures of one state are equal.
         """
 

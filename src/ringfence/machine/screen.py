@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import RLock
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.bus.screen import Canvas, Part, Surface, TextPage
 from ringfence.display.codepage import decode
@@ -88,7 +88,8 @@ class Screen:
 
         canvas = self._new_canvas()
         with self._lock:
-            self._require().draw(canvas, steady=True)
+            source, plan = self._require().plan(steady=True)
+        canvas.draw(source, plan)
         return image_of(canvas)
 
     def save(self, path: str | Path) -> None:
@@ -212,7 +213,7 @@ class Screen:
     # For viewers (``ringfence.display``).
 
     def new_canvas(self) -> Canvas:
-        """What :meth:`refresh` draws on."""
+        """What pictures are drawn on."""
         return self._new_canvas()
 
     def stamp(self) -> object:
@@ -221,11 +222,14 @@ class Screen:
             surface = self._surface()
             return None if surface is None else (id(surface), surface.stamp())
 
-    def refresh(self, canvas: Canvas) -> list[Part]:
-        """Draws the picture as it is now; gives what has changed. Nothing without a display."""
+    def plan(self) -> tuple[Any, Any] | None:
+        """What a canvas takes to draw the picture; ``None`` without a display.
+
+        It is drawn without holding the machine up.
+        """
         with self._lock:
             surface = self._surface()
-            return [] if surface is None else surface.draw(canvas)
+            return None if surface is None else surface.plan()
 
     def describe(self) -> str:
         """The screen as a text, for messages."""
@@ -235,8 +239,11 @@ class Screen:
                 return "(no display)"
         if self.page() is not None:
             return self.text()
+        plan = self.plan()
+        if plan is None:
+            return "(no display)"
         canvas = self._new_canvas()
-        self.refresh(canvas)
+        canvas.draw(*plan)
         width, height = canvas.size
         return f"(a picture of {width} x {height})"
 

@@ -10,10 +10,12 @@
 //! plane`. So chain-4 memory is linear, as the linear framebuffer shows it; a real VGA leaves
 //! three of four offsets unused then.
 
+mod format;
 mod planes;
 mod registers;
 mod retrace;
 mod scan;
+mod scroll;
 mod text;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,9 +24,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ringfence_engine::Clock;
 use ringfence_memory::{Mapping, Memory};
 
+pub use format::PixelFormat;
 use registers::Registers;
 pub use retrace::Timing;
 pub use scan::{Frame, Kind, LARGEST, Plan, Rect, Source};
+pub use scroll::Scroll;
 pub use text::Text;
 
 /// First address of the memory window.

@@ -2,6 +2,7 @@
 
 use ringfence_memory::Mapping;
 
+use super::scroll::{self, Scroll};
 use super::text::{self, Text};
 
 /// Largest width and height of a picture in pixels.
@@ -80,6 +81,9 @@ pub struct Frame {
     width: u32,
     height: u32,
     pixels: Vec<u32>,
+    /// What is drawn before it is compared; kept for its memory.
+    next: Vec<u32>,
+    hashes: Vec<u64>,
 }
 
 /// What lines are read from.
@@ -252,38 +256,88 @@ impl Frame {
     ///
     /// A picture of another size differs everywhere.
     pub fn draw(&mut self, source: Source<'_>, plan: &Plan) -> Vec<Rect> {
+        if self.resize(plan) {
+            self.draw_next(source, plan);
+            std::mem::swap(&mut self.pixels, &mut self.next);
+            return self.everything();
+        }
+        self.draw_next(source, plan);
+        self.take_next()
+    }
+
+    /// As [`Frame::draw`], for those who can move lines by themselves: gives a move that comes
+    /// first, and the parts that differ after it.
+    pub fn draw_scrolled(
+        &mut self,
+        source: Source<'_>,
+        plan: &Plan,
+    ) -> (Option<Scroll>, Vec<Rect>) {
+        let anew = self.resize(plan);
+        self.draw_next(source, plan);
+        let width = self.width.max(1) as usize;
+        let hashes: Vec<u64> = self.next.chunks_exact(width).map(scroll::hash).collect();
+        let before = std::mem::replace(&mut self.hashes, hashes);
+        if anew {
+            std::mem::swap(&mut self.pixels, &mut self.next);
+            return (None, self.everything());
+        }
+        let found = scroll::find(&before, &self.hashes);
+        if let Some(Scroll { from, to, lines }) = found {
+            let (from, to) = (from as usize * width, to as usize * width);
+            self.pixels
+                .copy_within(from..from + lines as usize * width, to);
+        }
+        (found, self.take_next())
+    }
+
+    /// Whether the picture has another size now.
+    fn resize(&mut self, plan: &Plan) -> bool {
         let (width, height) = (plan.width.min(LARGEST), plan.height.min(LARGEST));
         let anew = (width, height) != self.size();
         if anew {
             (self.width, self.height) = (width, height);
-            self.pixels.clear();
-            self.pixels.resize(width as usize * height as usize, 0);
+            for pixels in [&mut self.pixels, &mut self.next] {
+                *pixels = vec![0; width as usize * height as usize];
+            }
         }
-        let mut line = vec![0; width as usize];
+        anew
+    }
+
+    fn everything(&self) -> Vec<Rect> {
+        vec![Rect {
+            x: 0,
+            y: 0,
+            width: self.width,
+            height: self.height,
+        }]
+    }
+
+    fn draw_next(&mut self, source: Source<'_>, plan: &Plan) {
         let mut bytes = Vec::new();
-        let mut changed: Vec<Rect> = Vec::new();
-        if width == 0 {
-            return changed;
+        let width = self.width.max(1) as usize;
+        for (y, line) in (0..).zip(self.next.chunks_exact_mut(width)) {
+            plan.draw_line(source, y, line, &mut bytes);
         }
-        for (y, old) in (0..).zip(self.pixels.chunks_exact_mut(width as usize)) {
-            plan.draw_line(source, y, &mut line, &mut bytes);
-            let Some(first) = old.iter().zip(&line).position(|(a, b)| a != b) else {
+    }
+
+    /// Makes the next picture the present one; gives the parts that differ.
+    fn take_next(&mut self) -> Vec<Rect> {
+        let mut changed: Vec<Rect> = Vec::new();
+        let width = self.width.max(1) as usize;
+        let lines = self
+            .pixels
+            .chunks_exact(width)
+            .zip(self.next.chunks_exact(width));
+        for (y, (old, new)) in (0..).zip(lines) {
+            if old == new {
                 continue;
-            };
-            let last = old.iter().zip(&line).rposition(|(a, b)| a != b);
+            }
+            let first = old.iter().zip(new).position(|(a, b)| a != b).unwrap_or(0);
+            let last = old.iter().zip(new).rposition(|(a, b)| a != b);
             let (left, right) = (first as u32, last.unwrap_or(first) as u32 + 1);
-            old.copy_from_slice(&line);
             add_line(&mut changed, y, left, right);
         }
-        if anew {
-            let (x, y) = (0, 0);
-            changed = vec![Rect {
-                x,
-                y,
-                width,
-                height,
-            }];
-        }
+        std::mem::swap(&mut self.pixels, &mut self.next);
         changed
     }
 

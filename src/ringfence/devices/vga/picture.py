@@ -16,7 +16,7 @@ from ringfence.devices.vga.palette import (
 if TYPE_CHECKING:
     from ringfence.devices.vga.vga import Vga
 
-__all__ = ["plan", "text_page"]
+__all__ = ["plan", "shows_text", "text_page"]
 
 #: Offsets of the compiled registers in their dump.
 _SEQUENCER, _GRAPHICS = 1, 7
@@ -47,17 +47,22 @@ def plan(vga: "Vga", cursor_shown: bool, lit: bool) -> dict[str, Any]:
     return _text(vga, geometry, sequencer, cursor_shown, lit)
 
 
-def text_page(vga: "Vga") -> TextPage | None:
-    """The characters, if a text mode is shown."""
+def shows_text(vga: "Vga") -> bool:
+    """Whether a text mode is shown."""
     registers = vga.video.registers
     sequencer, graphics = registers[_SEQUENCER:], registers[_GRAPHICS:]
-    if (
+    return not (
         vga.dispi.enabled
         or not vga.attributes.shows
         or sequencer[_CLOCKING] & _SCREEN_OFF
         or sequencer[_RESET] & 3 != 3
         or graphics[_MISCELLANEOUS] & _GRAPHICS_MODE
-    ):
+    )
+
+
+def text_page(vga: "Vga") -> TextPage | None:
+    """The characters, if a text mode is shown."""
+    if not shows_text(vga):
         return None
     geometry = vga.crtc.geometry()
     memory = vga.video.peek(0, 4 * (_PLANE + 1))

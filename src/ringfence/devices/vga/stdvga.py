@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from ringfence.bus import MemoryMap, Region, State, Window
 from ringfence.bus.contracts import Clock
-from ringfence.bus.screen import Canvas, Part, TextPage
+from ringfence.bus.screen import TextPage
 from ringfence.devices.pci.context import DeviceContext
 from ringfence.devices.pci.function import PciDevice, PciIdentity
 from ringfence.devices.vga import dispi
@@ -119,9 +119,9 @@ class StdVga(PciDevice):
         """Changes when the picture may have."""
         return self.vga.stamp()
 
-    def draw(self, canvas: Canvas, *, steady: bool = False) -> list[Part]:
-        """Draws the picture as it is now."""
-        return self.vga.draw(canvas, steady=steady)
+    def plan(self, *, steady: bool = False) -> tuple[Any, Any]:
+        """How the picture is drawn as it is now."""
+        return self.vga.plan(steady=steady)
 
     def text(self) -> TextPage | None:
         """The characters, if a text mode is shown."""

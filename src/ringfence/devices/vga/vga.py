@@ -8,12 +8,12 @@ interlace; a blinking bit of graphics modes.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ringfence.accel.video import Video
 from ringfence.bus import State, restore_fields, save_fields
 from ringfence.bus.contracts import Clock
-from ringfence.bus.screen import Canvas, Part, TextPage
+from ringfence.bus.screen import TextPage
 from ringfence.devices.vga import dispi, picture
 from ringfence.devices.vga.crtc import Crtc
 from ringfence.devices.vga.palette import Attributes, Dac
@@ -156,13 +156,13 @@ class Vga:
         # What is mapped is written to without anybody being told.
         if any(self.video.memory.dirty_pages()):
             self._changes += 1
-        blink = self._blink() if self.text() is not None else (True, True)
+        blink = self._blink() if picture.shows_text(self) else (True, True)
         return self._changes, self.video.writes, blink
 
-    def draw(self, canvas: Canvas, *, steady: bool = False) -> list[Part]:
-        """Draws the picture as it is now."""
+    def plan(self, *, steady: bool = False) -> tuple[Any, Any]:
+        """How the picture is drawn as it is now."""
         blink = (True, True) if steady else self._blink()
-        return canvas.draw(self.video, picture.plan(self, *blink))
+        return self.video, picture.plan(self, *blink)
 
     def text(self) -> TextPage | None:
         """The characters, if a text mode is shown."""

@@ -39,7 +39,7 @@ class Bench:
 
     def picture(self, *, steady: bool = True) -> Picture:
         picture = Picture()
-        self.vga.draw(picture, steady=steady)
+        picture.draw(*self.vga.plan(steady=steady))
         return picture
 
     def pixel(self, x: int, y: int, *, steady: bool = True) -> int:
@@ -404,14 +404,14 @@ class TestDisplayInterface:
 def test_drawing_tells_what_has_changed(bench: Bench) -> None:
     bench.mode(vga_modes.BYTES_320X200)
     picture = Picture()
-    assert bench.vga.draw(picture, steady=True) == [(0, 0, 320, 200)]
-    assert bench.vga.draw(picture, steady=True) == []
+    assert picture.draw(*bench.vga.plan(steady=True)) == [(0, 0, 320, 200)]
+    assert picture.draw(*bench.vga.plan(steady=True)) == []
     before = bench.vga.stamp()
     assert bench.vga.stamp() == before
     bench.poke(A000 + 320 * 50 + 10, 1, 2, 3)
     bench.poke(A000 + 320 * 150 + 300, 1)
     assert bench.vga.stamp() != before
-    assert bench.vga.draw(picture, steady=True) == [(10, 50, 3, 1), (300, 150, 1, 1)]
+    assert picture.draw(*bench.vga.plan(steady=True)) == [(10, 50, 3, 1), (300, 150, 1, 1)]
 
 
 def test_pixels_in_the_formats_of_viewers(bench: Bench) -> None:
@@ -421,8 +421,8 @@ def test_pixels_in_the_formats_of_viewers(bench: Bench) -> None:
     picture = bench.picture()
     part = (0, 0, 1, 1)
     assert picture.rgb(part) == b"\xff\x00\x82"
-    assert picture.packed(part, 4, False, (255, 255, 255), (16, 8, 0)) == b"\x82\x00\xff\x00"
-    assert picture.packed(part, 4, True, (255, 255, 255), (16, 8, 0)) == b"\x00\xff\x00\x82"
-    assert picture.packed(part, 2, False, (31, 63, 31), (11, 5, 0)) == b"\x10\xf8"
-    assert picture.packed(part, 1, False, (7, 7, 3), (0, 3, 6)) == b"\x87"
+    assert picture.packed(part, (4, False, (255, 255, 255), (16, 8, 0))) == b"\x82\x00\xff\x00"
+    assert picture.packed(part, (4, True, (255, 255, 255), (16, 8, 0))) == b"\x00\xff\x00\x82"
+    assert picture.packed(part, (2, False, (31, 63, 31), (11, 5, 0))) == b"\x10\xf8"
+    assert picture.packed(part, (1, False, (7, 7, 3), (0, 3, 6))) == b"\x87"
     assert picture.rgb((319, 199, 100, 100)) == b"\x00\x00\xff", "cut to the picture"
