@@ -13,6 +13,7 @@ from ringfence.errors import GuestError, GuestShutdown, RingfenceError
 
 _PLACES = {
     "run": "ringfence.cli.commands.run:run",
+    "screenshot": "ringfence.cli.commands.screenshot:screenshot",
     "image": "ringfence.cli.commands.image:image",
     "completion": "ringfence.cli.commands.completion:completion",
 }

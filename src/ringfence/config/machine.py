@@ -60,8 +60,12 @@ class MachineConfig:
     #: A PS/2 keyboard controller is there.
     keyboard: bool = True
     #: What shows pictures: ``vga`` also brings a mouse; ``auto`` is none where a kernel is booted
-    #: directly, which needs none.
+    #: directly, which needs none, and nobody asked for a screen.
     display: DisplayName = "auto"
+    #: Where to serve the screen to VNC viewers: ``[HOST:]DISPLAY[,option...]``.
+    vnc: str | None = None
+    #: What other processes of the user call the machine.
+    name: str | None = None
     #: Layout that the guest has its keyboard for: what typing a text presses.
     keyboard_layout: str = "us"
     #: What the processors start with: ``bios``, ``uefi`` or a file. By default ``bios`` where there
@@ -116,6 +120,9 @@ class MachineConfig:
         for name in ("disks", "cdroms", "floppies"):
             _set(self, name, _media(name, getattr(self, name)))
         _set(self, "devices", _devices(self.devices))
+        for name in ("vnc", "name"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is not a text")
         if not isinstance(self.keyboard_layout, str):
             raise ConfigError(f"keyboard_layout: {self.keyboard_layout!r} is not a name")
         for name in ("shell", "keyboard", "boot_menu"):
@@ -125,8 +132,8 @@ class MachineConfig:
     @property
     def has_display(self) -> bool:
         """Whether the machine has a display."""
-        direct = self.kernel is not None or self.image is not None
-        return self.display == "vga" or (self.display == "auto" and not direct)
+        wanted = self.vnc is not None or (self.kernel is None and self.image is None)
+        return self.display == "vga" or (self.display == "auto" and wanted)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:

@@ -1,7 +1,7 @@
 """Pictures as Pillow images: made, compared, read and written."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import IO, TYPE_CHECKING, Union
 
 from ringfence.bus.screen import Canvas
 from ringfence.errors import ConfigError, ImageError
@@ -9,7 +9,7 @@ from ringfence.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["difference", "image_of", "open_image", "save_image"]
+__all__ = ["difference", "image_of", "open_image", "open_image_bytes", "save_image"]
 
 _MISSING = "pictures need Pillow, which is not installed: pip install 'ringfence[screen]'"
 
@@ -74,3 +74,22 @@ def difference(one: "Image", other: "Image") -> float:
         return 1.0
     means = ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean
     return sum(means) / (255 * len(means))
+
+
+def open_image_bytes(file: IO[bytes]) -> "Image":
+    """The picture in an open file.
+
+    Raises:
+        ConfigError: Pillow is not installed.
+        ImageError: it is none.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ConfigError(_MISSING) from None
+    try:
+        image = Image.open(file)
+        image.load()
+    except OSError as error:
+        raise ImageError(f"the picture can't be read: {error}") from error
+    return image

@@ -87,7 +87,7 @@ class Keyboard(_Input):
             EngineError: the machine has no keyboard.
         """
         for chord in self._layout.chords_for(text):
-            self._stroke(chord, 0.0)
+            self.stroke(chord)
             sleep(interval)
 
     def press(self, *chords: str, hold: float = 0.0, interval: float = _INTERVAL) -> None:
@@ -103,7 +103,7 @@ class Keyboard(_Input):
             EngineError: the machine has no keyboard.
         """
         for chord in [_chord(text) for text in chords]:
-            self._stroke(chord, hold)
+            self.stroke(chord, hold)
             sleep(interval)
 
     def down(self, key: str) -> None:
@@ -135,6 +135,29 @@ class Keyboard(_Input):
         with self._lock:
             self._require().keyboard.key(number, down)
 
+    def stroke(self, chord: tuple[int, ...], hold: float = 0.0) -> None:
+        """Presses the keys with these numbers and releases them.
+
+        Waits a little for a guest that has not taken the keys before.
+
+        Raises:
+            EngineError: the machine has no keyboard.
+        """
+        self._wait(lambda controller: controller.keyboard.idle)
+        # Without a pause between them nothing can make the key repeat, however slow the host is.
+        with self._lock:
+            keyboard = self._require().keyboard
+            for number in chord:
+                keyboard.key(number, True)
+            if not hold:
+                for number in reversed(chord):
+                    keyboard.key(number, False)
+        if hold:
+            sleep(hold)
+            for number in reversed(chord):
+                self._wait(lambda controller: controller.keyboard.idle)
+                self.send(number, False)
+
     def release_all(self) -> None:
         """Releases whatever is down."""
         with self._lock:
@@ -152,22 +175,6 @@ class Keyboard(_Input):
     ) -> None:
         """As :meth:`press`, for coroutines."""
         await asyncio.to_thread(self.press, *chords, hold=hold, interval=interval)
-
-    def _stroke(self, chord: tuple[int, ...], hold: float) -> None:
-        self._wait(lambda controller: controller.keyboard.idle)
-        # Without a pause between them nothing can make the key repeat, however slow the host is.
-        with self._lock:
-            keyboard = self._require().keyboard
-            for number in chord:
-                keyboard.key(number, True)
-            if not hold:
-                for number in reversed(chord):
-                    keyboard.key(number, False)
-        if hold:
-            sleep(hold)
-            for number in reversed(chord):
-                self._wait(lambda controller: controller.keyboard.idle)
-                self.send(number, False)
 
     def _require(self) -> I8042:
         controller = self._controller()

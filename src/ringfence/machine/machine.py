@@ -23,6 +23,7 @@ from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
 from ringfence.config import DiskConfig, MachineConfig
 from ringfence.devices.input.i8042 import I8042
+from ringfence.display.hub import ScreenHub
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
 from ringfence.machine.clock import MachineClock
@@ -89,6 +90,7 @@ class Machine:
 
     Attributes:
         screen, keyboard, mouse: What a person would have before them.
+        hub: The picture, for viewers.
         console: COM1.
         control: COM2, ``stdout``: COM3, ``stderr``: COM4: the lines of the guest agent.
         debug: The console at port E9h.
@@ -127,6 +129,7 @@ class Machine:
             ended=lambda: self._state is MachineState.ENDED,
             console=self.console.tail,
         )
+        self.hub = ScreenHub(self.screen)
         self.keyboard = Keyboard(self._lock, self._i8042, config.keyboard_layout)
         self.mouse = Mouse(self._lock, self._i8042)
         self._statistics: list[dict[str, int]] = []

@@ -26,6 +26,8 @@ from ringfence.machine.screen import Screen
 from ringfence.units import GIB, format_size, parse_duration
 
 if TYPE_CHECKING:
+    from ringfence.display.record import Recorder
+    from ringfence.display.vnc import VncConfig, VncServer
     from ringfence.engines import Engine
 
 __all__ = ["VM"]
@@ -60,6 +62,8 @@ class VM:
             :class:`~ringfence.config.DiskConfig`.
         cdroms: CD-ROM drives, each with the image in it; ``None`` is an empty drive.
         floppies: Floppy drives, the same.
+        vnc: Serve the screen to VNC viewers: ``[HOST:]DISPLAY[,option...]``, like ``":1"``.
+        name: Other processes of the user reach the machine by it (``ringfence screenshot``).
         keyboard_layout: The layout that the guest has its keyboard for: ``us``, ``uk``, ``de``...
         firmware: ``bios``, ``uefi`` or a file: boot from disks as a PC does.
         uefi_vars: File in which UEFI keeps its variables.
@@ -90,6 +94,8 @@ class VM:
         keyboard: bool = True,
         display: str = "auto",
         keyboard_layout: str = "us",
+        vnc: str | None = None,
+        name: str | None = None,
         disks: Sequence[str | Path | DiskConfig] = (),
         cdroms: Sequence[str | Path | DiskConfig | None] = (),
         floppies: Sequence[str | Path | DiskConfig | None] = (),
@@ -119,6 +125,8 @@ class VM:
                 "keyboard": keyboard,
                 "display": display,
                 "keyboard_layout": keyboard_layout,
+                "vnc": vnc,
+                "name": name,
                 "disks": disks,
                 "cdroms": cdroms,
                 "floppies": floppies,
@@ -134,6 +142,8 @@ class VM:
         self._machine: Machine | None = None
         self._agent: Agent | None = None
         self._opened: list[BinaryIO] = []
+        self._ends: list[Callable[[], None]] = []
+        self._recording: str | Path | Recorder | None = None
 
     def __repr__(self) -> str:
         config = self.config
@@ -175,11 +185,14 @@ class VM:
             agent = Agent(machine)
             if profile:
                 machine.start_profile(profile)
+            self._open_ends(machine)
             machine.start()
         except BaseException:
             self._close_files()
+            self._close_ends()
             raise
         machine.at_end(self._close_files)
+        machine.at_end(self._close_ends)
         self._machine, self._agent = machine, agent
         return self
 
@@ -319,6 +332,64 @@ class VM:
         assert self._agent is not None
         self._agent.resize(rows, columns)
 
+    def serve_vnc(
+        self, config: "VncConfig | str" = ":0", machine: Machine | None = None
+    ) -> "VncServer":
+        """Serves the screen to VNC viewers, until the machine ends or the server is closed.
+
+        Args:
+            config: Where and how: ``[HOST:]DISPLAY[,option...]``, or a ``VncConfig``.
+            machine: The machine; by default the one that was started.
+
+        Raises:
+            ConfigError: it can't be served there, or something it needs is not installed.
+        """
+        from ringfence.display.source import Desk
+        from ringfence.display.vnc import VncConfig, VncServer
+
+        if isinstance(config, str):
+            config = VncConfig.parse(config)
+        served = machine or self._require()
+        name = self.config.name or self.config.image or "ringfence"
+        server = VncServer(
+            config,
+            Desk(served.screen, served.keyboard, served.mouse),
+            served.hub,
+            name=name,
+            layout_name=self.config.keyboard_layout,
+        )
+        server.start()
+        if machine is not None:
+            self._ends.append(server.close)
+        else:
+            served.at_end(server.close)
+        return server
+
+    def record_screen(self, path: str | Path) -> "Recorder":
+        """Records the screen to a ``.gif`` or, by ffmpeg, a ``.mp4``, until it is closed.
+
+        Raises:
+            ConfigError: there is no such format, or what encodes it is not installed.
+            ImageError: the file can't be written.
+        """
+        from ringfence.display.record import Recorder
+
+        return Recorder(self._require().hub, Path(path))
+
+    def record_at_start(self, path: str | Path) -> None:
+        """Records the screen from the start on, until :meth:`close_recording`."""
+        self._recording = path
+
+    def close_recording(self) -> None:
+        """Ends the recording that began with the machine, if there is one.
+
+        Raises:
+            ImageError: the file could not be written.
+        """
+        recording, self._recording = self._recording, None
+        if recording is not None and not isinstance(recording, str | Path):
+            recording.close()
+
     @property
     def state(self) -> MachineState:
         """``created``, ``running``, ``paused`` or ``ended``."""
@@ -421,6 +492,26 @@ class VM:
                 raise ImageError(f"the {what} {path} can't be read: {error.strerror}") from error
 
         return read
+
+    def _open_ends(self, machine: Machine) -> None:
+        """Opens the machine to those outside this process who are to reach it."""
+        config = self.config
+        if config.vnc is not None:
+            from ringfence.display.vnc import VncConfig
+
+            self.serve_vnc(VncConfig.parse(config.vnc), machine)
+        if isinstance(self._recording, str | Path):
+            from ringfence.display.record import Recorder
+
+            self._recording = Recorder(machine.hub, Path(self._recording))
+        if config.name is not None:
+            from ringfence.machine.control import ControlSocket
+
+            self._ends.append(ControlSocket(config.name, machine.screen).close)
+
+    def _close_ends(self) -> None:
+        while self._ends:
+            self._ends.pop()()
 
     def _close_files(self) -> None:
         while self._opened:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ringfence.cli.parameters import ImageName, SeparatedCommand
-from ringfence.errors import GuestError
+from ringfence.errors import ConfigError, GuestError
 
 if TYPE_CHECKING:
     from ringfence import VM
@@ -67,6 +67,33 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="NAME[,OPTION=VALUE]",
     help="Put one more device on the board.",
 )
+@click.option(
+    "--display",
+    type=click.Choice(["auto", "none", "vga"]),
+    default="auto",
+    show_default=True,
+    help="What shows pictures.",
+)
+@click.option(
+    "--screen",
+    type=click.Choice(["text", "window"]),
+    help="Show the display: in this terminal, or in a window.",
+)
+@click.option(
+    "--vnc",
+    metavar="[HOST:]DISPLAY",
+    help="Serve the display to VNC viewers; ,password-file=FILE ,tls ,cert=FILE,key=FILE"
+    " ,view-only.",
+)
+@click.option("--record-screen", metavar="FILE", help="Record the display: out.gif or out.mp4.")
+@click.option(
+    "--keyboard-layout",
+    default="us",
+    metavar="NAME",
+    show_default=True,
+    help="The guest's keyboard: us, uk, de, fr, es, it, se, ch.",
+)
+@click.option("--name", metavar="NAME", help="Name, for ringfence screenshot NAME.")
 @click.option("--timeout", metavar="TIME", help="Stop the machine after 30, 90s or 5m.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the kernel's messages.")
 @click.pass_context
@@ -76,6 +103,8 @@ def run(
     image: str | None,
     kernel: Path | None,
     verbose: bool,
+    screen: str | None,
+    record_screen: str | None,
     **options: Any,
 ) -> int:
     """Boot IMAGE (debian) in a fresh machine, for its shell or for COMMAND.
@@ -99,10 +128,17 @@ def run(
     from ringfence import VM
 
     shell = image is not None and command is None
+    if (screen or record_screen) and options["display"] == "auto":
+        options["display"] = "vga"
     vm = VM(image, kernel=kernel, shell=shell, pull=False, **options)
-    if command is not None:
-        return _run_command(vm, command, verbose=verbose)
-    return _run_console(vm)
+    with _recorded(vm, record_screen):
+        if command is not None:
+            return _run_command(vm, command, verbose=verbose)
+        if screen == "text":
+            return _run_screen(vm)
+        if screen == "window":
+            return _run_window(vm)
+        return _run_console(vm)
 
 
 def _fetch(image: str) -> None:
@@ -156,6 +192,52 @@ def _run_console(vm: "VM") -> int:
                 attach_pipe(vm, 0, 1, signals)
         vm.wait()
     return 0
+
+
+def _run_screen(vm: "VM") -> int:
+    """Shows the machine's display in our terminal until it ends."""
+    from ringfence.cli.screen import attach_screen
+    from ringfence.cli.signals import deferred
+    from ringfence.cli.terminal import Terminal
+
+    if not os.isatty(0) or not os.isatty(1):
+        raise ConfigError("--screen text needs a terminal")
+    with _told_once(False), deferred() as signals:
+        terminal = Terminal(0, 1)
+        with terminal.raw(), vm:
+            ended = attach_screen(vm, terminal, signals)
+        if not ended:
+            return 0
+        vm.wait()
+    return 0
+
+
+def _run_window(vm: "VM") -> int:
+    """Shows the machine's display in a window until it ends."""
+    from ringfence.cli.signals import deferred
+    from ringfence.display.source import Desk
+    from ringfence.display.window import Window
+
+    window = Window(vm.config.name or vm.config.image or "ringfence", vm.config.keyboard_layout)
+    with _told_once(False), deferred() as signals, vm:
+        machine = vm.machine
+        desk = Desk(machine.screen, machine.keyboard, machine.mouse)
+        ended = window.show(desk, machine.hub, lambda: vm.exit is not None, signals.check)
+        if not ended:
+            return 0
+        vm.wait()
+    return 0
+
+
+@contextmanager
+def _recorded(vm: "VM", path: str | None) -> Iterator[None]:
+    """Records the display, if a path is given, from the machine's start to its end."""
+    if path is None:
+        yield
+        return
+    vm.record_at_start(path)
+    yield
+    vm.close_recording()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Sources: RFC 6143, sections 7.3 to 7.8; QEMU's extensions as the community's pro
 """
 
 import struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ringfence.bus.screen import Part, PixelFormat
 
@@ -36,13 +36,14 @@ class WireFormat(NamedTuple):
         bits, depth, big_endian, true_color, *rest = struct.unpack(">BBBBHHHBBB3x", data)
         if bits not in (8, 16, 32):
             return None
-        largest, shift = tuple(rest[:3]), tuple(rest[3:])
+        red, green, blue, *shifts = rest
+        largest, shift = (red, green, blue), (shifts[0], shifts[1], shifts[2])
         if true_color and any(
             most & (most + 1) or most.bit_length() + by > bits
             for most, by in zip(largest, shift, strict=True)
         ):
             return None
-        return cls(bits, depth, bool(big_endian), bool(true_color), largest, shift)  # type: ignore[arg-type]
+        return cls(bits, depth, bool(big_endian), bool(true_color), largest, shift)
 
     def pack(self) -> bytes:
         """16 bytes."""
@@ -97,7 +98,7 @@ def cursor(wire: WireFormat, *, shown: bool) -> bytes:
         return rectangle((0, 0, 0, 0), Encoding.CURSOR)
     size, big_endian, largest, shift = wire.pixels
     white = sum(most << by for most, by in zip(largest, shift, strict=True))
-    order = "big" if big_endian else "little"
+    order: Literal["big", "little"] = "big" if big_endian else "little"
     pixels = b"".join(
         (white if dot == "o" else 0).to_bytes(size, order) for row in _DOT for dot in row
     )

@@ -326,8 +326,7 @@ def test_absurd_messages_end_the_connection(bench: Bench, message: bytes) -> Non
     with bench.viewer(RAW) as viewer:
         viewer.send(message)
         with pytest.raises((EOFError, OSError)):
-            while True:
-                viewer.read(1)
+            viewer.read(1 << 20)
 
 
 def test_huge_rectangles_are_cut(bench: Bench) -> None:
