@@ -152,6 +152,28 @@ impl Asm {
         }
     }
 
+    /// Emits no operations up to a multiple of `alignment`, a power of two.
+    pub fn align(&mut self, alignment: usize) {
+        const NOP9: [u8; 9] = [0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+        let mut gap = self.position.align_offset(alignment);
+        while gap >= 9 {
+            self.bytes(&NOP9);
+            gap -= 9;
+        }
+        let short: &[u8] = match gap {
+            8 => &NOP9[1..],
+            7 => &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+            6 => &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
+            5 => &[0x0f, 0x1f, 0x44, 0, 0],
+            4 => &[0x0f, 0x1f, 0x40, 0],
+            3 => &[0x0f, 0x1f, 0],
+            2 => &[0x66, 0x90],
+            1 => &[0x90],
+            _ => &[],
+        };
+        self.bytes(short);
+    }
+
     /// Emits one byte.
     pub fn byte(&mut self, byte: u8) {
         self.bytes(&[byte]);

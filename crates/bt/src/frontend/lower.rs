@@ -14,6 +14,9 @@ use crate::emit::asm::{Asm, Mem, cc, op};
 use crate::emit::rewrite::{Fields, Rm, rewrite, sized};
 use crate::runtime::stubs::Stubs;
 
+/// Host processors fetch loops best from such addresses.
+const ALIGNMENT: usize = 32;
+
 /// Where a guest general register lives in translated code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gpr {
@@ -27,7 +30,9 @@ pub enum Gpr {
 pub fn map(number: u8) -> Gpr {
     match number {
         4 => Gpr::Host(R9),
-        9..=11 => Gpr::Memory(number),
+        9 => Gpr::Host(14),
+        10 => Gpr::Host(15),
+        11 | 14 | 15 => Gpr::Memory(number),
         n => Gpr::Host(n),
     }
 }
@@ -136,6 +141,7 @@ impl<'a> Lower<'a> {
 
     /// Emits the entries. `live` are the flags that the block reads from outside.
     pub fn begin(&mut self, linear: u64, live: u8, indirect: bool, fp: bool) {
+        self.hot.align(ALIGNMENT);
         if indirect && live == 0 {
             let in_memory = self.hot.here().cast_const();
             indirect_check(self.hot, self.stubs.target_miss_memory_flags, linear);

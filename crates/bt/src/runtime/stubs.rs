@@ -20,8 +20,8 @@ const REGISTERS: [(u8, u8); 12] = [
     (R9, 4),
     (12, 12),
     (13, 13),
-    (14, 14),
-    (15, 15),
+    (14, 9),
+    (15, 10),
 ];
 /// Host registers that a call preserves.
 const CALLEE_SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
