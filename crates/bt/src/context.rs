@@ -110,6 +110,10 @@ pub struct Context {
     pub exit_site: u64,
     /// Scratch of translated code.
     pub scratch: [u64; 2],
+    /// Offset of a TLB entry over the slow path of an access.
+    pub entry: u64,
+    /// Padding.
+    pub padding: u64,
     /// How many more times the guest may PAUSE before another thread gets the host's processor.
     pub pauses: u32,
     /// Not zero: an interrupt is to be delivered as soon as IF is set.

@@ -81,6 +81,19 @@ impl Group {
         (self.high - self.low) as u32
     }
 
+    /// Whether both are relative to the same value of the same base register.
+    pub fn has_base_of(&self, other: &Self) -> bool {
+        let base = |group: &Self| match group.origin {
+            Origin::Registers {
+                base: Some(base),
+                segment,
+                ..
+            } => Some((base, group.versions.0, segment, group.versions.3)),
+            _ => None,
+        };
+        base(self).is_some() && base(self) == base(other)
+    }
+
     /// One access, checked where it is made.
     pub fn is_single(&self) -> bool {
         self.uses == 1 && self.place == self.first

@@ -46,6 +46,9 @@ pub enum Held {
     Guest(u8),
     /// The host address of this group's window.
     Window(u8),
+    /// The offset of the TLB entry of the page that this group, or a later one off the same
+    /// register, went to. The check with this number left it there.
+    Entry(u8, u16),
 }
 
 /// What the emission of a block yields.

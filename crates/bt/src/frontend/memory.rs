@@ -25,6 +25,19 @@ pub struct Slow {
     how: Recover,
     /// For windows: the flags that the variant with separate checks needs.
     window: Option<u8>,
+    /// What R10 must hold afterwards.
+    keep: Keep,
+}
+
+/// What R10 holds behind a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// Nothing of use.
+    Nothing,
+    /// This guest register.
+    Guest(u8),
+    /// The offset of the access's TLB entry.
+    Entry,
 }
 
 /// How the slow path gets the address, and what it makes of the result.
@@ -32,6 +45,8 @@ pub struct Slow {
 enum Recover {
     /// R11 is address xor tag, R10 the offset of the TLB entry.
     Entry { tag: i32 },
+    /// The same, but the entry is that of another address.
+    Reused { tag: i32 },
     /// R11 is address xor the recent page's tag.
     Recent { page: i32 },
     /// The address is constant; the operand is at R11 plus its offset in the page.
@@ -143,7 +158,7 @@ impl Lower<'_> {
             self.group_check(number, group, Some(live));
             let slot = at!(windows) + number as i32 * 8;
             self.hot.store(Mem::gs(slot), R11);
-            self.held = [Held::Nothing, Held::Window(number as u8)];
+            self.held[1] = Held::Window(number as u8);
         }
     }
 
@@ -172,13 +187,27 @@ impl Lower<'_> {
                 if let Some(segment) = segment {
                     self.add_segment(usize::from(segment));
                 }
-                match group.recent {
-                    Some(slot) => self.recent_check(slot, size, write, window),
-                    None => self.check(size, write, window),
+                match (group.recent, self.reusable(group)) {
+                    (Some(slot), _) => self.recent_check(slot, size, write, window),
+                    (None, Some(check)) => self.reused_check(check, size, write, window),
+                    (None, None) => {
+                        self.check(size, write, window);
+                        self.held[0] = Held::Entry(number as u8, self.slow.len() as u16 - 1);
+                    }
                 }
             }
         }
-        self.held = [Held::Nothing; 2];
+        self.held[1] = Held::Nothing;
+    }
+
+    /// The check that left the TLB entry of an earlier access off the same register in R10: the
+    /// fields of a structure are mostly in one page.
+    fn reusable(&self, group: &Group) -> Option<u16> {
+        let Held::Entry(number, check) = self.held[0] else {
+            return None;
+        };
+        let other = &self.groups.groups[usize::from(number)];
+        other.has_base_of(group).then_some(check)
     }
 
     /// Base and displacement on the host of an access of the current instruction: 0 the memory
@@ -204,7 +233,7 @@ impl Lower<'_> {
             self.clobber_flags(decoded.live_before());
             self.effective_address(&decoded.instruction);
             self.check(size, write, None);
-            self.held = [Held::Nothing; 2];
+            self.held[1] = Held::Nothing;
             (R11, 0)
         })
     }
@@ -218,7 +247,7 @@ impl Lower<'_> {
             let base = if leave { 5 } else { 4 };
             self.sum(slot == 8, Some(base), None, if write { -slot } else { 0 });
             self.recent_check(4, slot as u32, write, None);
-            self.held = [Held::Nothing; 2];
+            self.held[1] = Held::Nothing;
             (R11, 0)
         })
     }
@@ -239,19 +268,44 @@ impl Lower<'_> {
             offset,
             how,
             window,
+            keep: Keep::Nothing,
         });
+    }
+
+    /// As [`Lower::check`] with the TLB entry whose offset is in R10, from check number `check`.
+    fn reused_check(&mut self, check: u16, size: u32, write: bool, window: Option<u8>) {
+        self.slow[usize::from(check)].keep = Keep::Entry;
+        let tag = self.compare_entry(size, write);
+        let site = self.hot.jcc(cc::A, std::ptr::null());
+        self.add_entry_host();
+        let meta = self.meta(size, write, window.is_some(), meta::RECENT);
+        self.defer(site, meta, Recover::Reused { tag }, window);
+        if let Some(slow) = self.slow.last_mut() {
+            slow.keep = Keep::Entry;
+        }
+    }
+
+    /// Compares the address in R11 with the TLB entry at R10; returns the offset of the tag.
+    fn compare_entry(&mut self, size: u32, write: bool) -> i32 {
+        let tag = context::tlb(self.mode.class()) + tag_offset(write);
+        self.hot.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
+        self.hot.cmp_imm(R11, 4096 - size as i32);
+        tag
+    }
+
+    fn add_entry_host(&mut self) {
+        let host = context::tlb(self.mode.class()) + HOST;
+        self.hot
+            .op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, host));
     }
 
     /// Checks an access of `size` bytes at the linear address in R11.
     pub(super) fn check(&mut self, size: u32, write: bool, window: Option<u8>) {
         probe_index(self.hot, self.bmi2);
-        let entries = context::tlb(self.mode.class());
-        let tag = entries + tag_offset(write);
-        self.hot.op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
-        self.hot.cmp_imm(R11, 4096 - size as i32);
+        let tag = self.compare_entry(size, write);
         let site = self.hot.jcc(cc::A, std::ptr::null());
-        self.hot
-            .op_mem(true, &[op::ADD], R11, Mem::gs_at(R10, entries + HOST));
+        self.add_entry_host();
+        self.held[0] = Held::Nothing;
         let meta = self.meta(size, write, window.is_some(), meta::RECENT);
         self.defer(site, meta, Recover::Entry { tag }, window);
     }
@@ -268,6 +322,15 @@ impl Lower<'_> {
             .op_mem(true, &[op::ADD], R11, Mem::gs(page + recent_host(write)));
         let meta = self.meta(size, write, window.is_some(), u32::from(slot));
         self.defer(site, meta, Recover::Recent { page }, window);
+        self.keep_guest();
+    }
+
+    /// The last check does without R10: a guest register there is loaded again if it fails.
+    fn keep_guest(&mut self) {
+        match (self.held[0], self.slow.last_mut()) {
+            (Held::Guest(n), Some(slow)) => slow.keep = Keep::Guest(n),
+            _ => self.held[0] = Held::Nothing,
+        }
     }
 
     /// Checks an access at a constant address: index and offset are known, and R11 becomes the
@@ -290,6 +353,7 @@ impl Lower<'_> {
         self.hot.load(R11, Mem::gs(entry + HOST));
         let meta = self.meta(size, write, window.is_some(), meta::RECENT);
         self.defer(site, meta, Recover::Constant { address }, window);
+        self.keep_guest();
         true
     }
 
@@ -301,14 +365,32 @@ impl Lower<'_> {
             unsafe { patch(slow.site, here) };
             match slow.how {
                 Recover::Entry { tag } => {
-                    self.cold
-                        .op_mem(true, &[op::XOR], R11, Mem::gs_at(R10, tag));
+                    let tag = Mem::gs_at(R10, tag);
+                    self.cold.op_mem(true, &[op::XOR], R11, tag);
+                }
+                Recover::Reused { tag } => {
+                    let host = context::tlb(self.mode.class()) + HOST;
+                    let (tag, host) = (Mem::gs_at(R10, tag), Mem::gs_at(R10, host));
+                    self.cold.op_mem(true, &[op::XOR], R11, tag);
+                    probe_index(self.cold, self.bmi2);
+                    self.cold.op_mem(true, &[op::XOR], R11, tag);
+                    let size = slow.meta & meta::SIZE;
+                    self.cold.cmp_imm(R11, 4096 - size as i32);
+                    let miss = self.cold.jcc(cc::A, std::ptr::null());
+                    self.cold.op_mem(true, &[op::ADD], R11, host);
+                    self.cold.jmp(slow.back);
+                    // SAFETY: the site is the branch just emitted.
+                    unsafe { patch(miss, self.cold.here()) };
+                    self.cold.op_mem(true, &[op::XOR], R11, tag);
                 }
                 Recover::Recent { page } => {
                     let tag = Mem::gs(page + recent_tag(slow.meta & meta::WRITE != 0));
                     self.cold.op_mem(true, &[op::XOR], R11, tag);
                 }
                 Recover::Constant { address } => self.cold.mov_imm(R11, address),
+            }
+            if slow.keep == Keep::Entry {
+                self.cold.store(Mem::gs(at!(entry)), R10);
             }
             let offset = u32::from(slow.offset) << meta::OFFSET_SHIFT;
             self.cold.mov_imm(R10, u64::from(slow.meta | offset));
@@ -328,6 +410,11 @@ impl Lower<'_> {
             if let Recover::Constant { address } = slow.how {
                 let disp = -((address & 0xfff) as i32);
                 self.cold.lea(true, R11, Mem::at(R11, disp));
+            }
+            match slow.keep {
+                Keep::Nothing => {}
+                Keep::Guest(n) => self.cold.load(R10, Mem::gs(context::gpr(n))),
+                Keep::Entry => self.cold.load(R10, Mem::gs(at!(entry))),
             }
             self.cold.jmp(slow.back);
             if let Some((site, live)) = failed {
