@@ -16,6 +16,8 @@ use super::translate::Decoded;
 const MAX_WINDOW: i64 = 256;
 /// Bytes that a window on the stack may span.
 const MAX_STACK_WINDOW: i64 = 512;
+/// How far a register may be followed: sums with displacements of instructions stay small.
+const MAX_SHIFT: i64 = 1 << 24;
 /// Groups of a block.
 pub const MAX_GROUPS: usize = 48;
 
@@ -55,7 +57,7 @@ pub struct Access {
 pub struct Group {
     /// What the window is relative to, as the registers are at `place`.
     pub origin: Origin,
-    versions: (u16, u16, i64, u16),
+    versions: [u16; 3],
     /// First byte of the window, relative to the origin.
     pub low: i64,
     /// Byte after the window, relative to the origin.
@@ -69,7 +71,7 @@ pub struct Group {
     pub recent: Option<u8>,
     /// Instruction before which the check is made.
     pub place: u16,
-    /// What the base register has been moved by at `place`, in terms of the origin.
+    /// What the address has been moved by at `place`, in terms of the origin.
     pub shift: i64,
     first: u16,
     defined: u16,
@@ -88,7 +90,7 @@ impl Group {
                 base: Some(base),
                 segment,
                 ..
-            } => Some((base, group.versions.0, segment, group.versions.3)),
+            } => Some((base, group.versions[0], segment, group.versions[2])),
             _ => None,
         };
         base(self).is_some() && base(self) == base(other)
@@ -116,15 +118,24 @@ struct Known {
     shift: i64,
     /// First instruction that sees this version.
     defined: u16,
-    /// First instruction that sees this version with this shift.
-    moved: u16,
 }
 
 impl Known {
     fn shift(&mut self, by: i64, i: usize) {
         self.shift += by;
-        self.moved = i as u16 + 1;
+        if self.shift.abs() > MAX_SHIFT {
+            renew(self, i);
+        }
     }
+}
+
+/// What the constant moves of registers have added to an address.
+fn moved(origin: Origin, known: &[Known; REGISTERS]) -> i64 {
+    let Origin::Registers { base, index, .. } = origin else {
+        return 0;
+    };
+    let base = base.map_or(0, |r| known[usize::from(r)].shift);
+    base + index.map_or(0, |(r, scale)| known[usize::from(r)].shift << scale)
 }
 
 impl Groups {
@@ -213,7 +224,7 @@ impl Groups {
     ) -> Option<Access> {
         let i = i as u16;
         let (versions, shift, defined, recent) = match origin {
-            Origin::Constant => ((0, 0, 0, 0), 0, 0, None),
+            Origin::Constant => ([0; 3], 0, 0, None),
             Origin::Registers {
                 base,
                 index,
@@ -229,13 +240,17 @@ impl Groups {
                 let base = base.map_or(Known::default(), |r| known[usize::from(r)]);
                 let index = index.map_or(Known::default(), |(r, _)| known[usize::from(r)]);
                 let segment = segment.map_or(Known::default(), |s| known[12 + usize::from(s)]);
-                let defined = base.defined.max(index.moved).max(segment.defined);
+                let defined = base.defined.max(index.defined).max(segment.defined);
                 let steady = slot == RSP || base.version == 0 && index.version == 0;
                 let recent = steady.then_some(slot);
-                let versions = (base.version, index.version, index.shift, segment.version);
-                (versions, base.shift, defined, recent)
+                let versions = [base.version, index.version, segment.version];
+                (versions, moved(origin, known), defined, recent)
             }
         };
+        if shift != 0 && i32::try_from(disp.abs() + (1 << 30)).is_err() {
+            // The sum may not fit a displacement.
+            return None;
+        }
         let at = disp + shift;
         let end = at + size as i64;
         let limit = if is_stack(origin) {
@@ -305,12 +320,7 @@ impl Groups {
         let mut known = [Known::default(); REGISTERS];
         for (i, decoded) in block.iter().enumerate() {
             for group in self.groups.iter_mut().filter(|g| usize::from(g.place) == i) {
-                if let Origin::Registers {
-                    base: Some(base), ..
-                } = group.origin
-                {
-                    group.shift = known[usize::from(base)].shift;
-                }
+                group.shift = moved(group.origin, &known);
             }
             advance(decoded, i, &mut known, mode);
         }
@@ -427,7 +437,6 @@ fn renew(register: &mut Known, i: usize) {
         version,
         shift: 0,
         defined: next,
-        moved: next,
     };
 }
 
