@@ -96,7 +96,7 @@ impl Lower<'_> {
         let instruction = &decoded.instruction;
         let slot = self.slot() as u32;
         if instruction.op0_kind() == OpKind::Memory {
-            let (base, disp) = self.operand(decoded, slot, false);
+            let (base, disp) = self.operand(decoded, slot, false, true);
             sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
         } else {
             match map(instruction.op0_register().number() as u8) {

@@ -86,8 +86,12 @@ pub struct Lower<'a> {
     pub(super) offset: u16,
     /// What is in R10 and R11.
     pub(super) held: [Held; 2],
+    /// Which of R10 and R11 held a window that was used longer ago.
+    pub(super) older: u8,
     /// What is subtracted from an access's place to get its displacement, by group.
     pub(super) bias: Vec<i64>,
+    /// Accesses still to come, by group.
+    pub(super) left: Vec<u8>,
     /// EFLAGS hold the guest's arithmetic flags.
     pub(super) in_register: bool,
     /// The context holds the guest's arithmetic flags.
@@ -133,7 +137,9 @@ impl<'a> Lower<'a> {
             index: 0,
             offset: 0,
             held: [Held::Nothing; 2],
+            older: 0,
             bias: vec![0; groups.groups.len()],
+            left: groups.groups.iter().map(|group| group.uses).collect(),
             in_register: true,
             in_memory: false,
             slow: Vec::new(),
@@ -354,7 +360,9 @@ impl<'a> Lower<'a> {
         if let Some(operand) = memory {
             let size = instruction.memory_size().size().max(1) as u32;
             let write = decoded.operand_written(operand);
-            let (base, disp) = self.operand(decoded, size, write);
+            let settled = needed == 0 || self.in_register;
+            let either = homes.is_empty() && !high && settled;
+            let (base, disp) = self.operand(decoded, size, write, either);
             // A REX prefix would turn AH to BH into other registers: use a low base register.
             swap = high;
             fields.rm = if swap {
@@ -587,7 +595,7 @@ impl<'a> Lower<'a> {
         let instruction = &decoded.instruction;
         let slot = self.slot() as u32;
         if instruction.op0_kind() == OpKind::Memory {
-            let (base, disp) = self.operand(decoded, slot, false);
+            let (base, disp) = self.operand(decoded, slot, false, false);
             sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
             self.held[0] = Held::Nothing;
             self.hot.store(Mem::gs(at!(scratch)), R10);

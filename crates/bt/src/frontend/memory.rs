@@ -38,6 +38,8 @@ enum Keep {
     Guest(u8),
     /// The offset of the access's TLB entry.
     Entry,
+    /// The host address of this group's window.
+    Window(u8),
 }
 
 /// How the slow path gets the address, and what it makes of the result.
@@ -155,9 +157,14 @@ impl Lower<'_> {
             }
             let live = decoded.live_before();
             self.clobber_flags(live);
+            if let [Held::Nothing, Held::Window(other)] = self.held
+                && self.left[usize::from(other)] != 0
+            {
+                self.hot.mov(R10, R11);
+                self.held[0] = Held::Window(other);
+            }
             self.group_check(number, group, Some(live));
-            let slot = at!(windows) + number as i32 * 8;
-            self.hot.store(Mem::gs(slot), R11);
+            self.hot.store(window(number as u8), R11);
             self.held[1] = Held::Window(number as u8);
         }
     }
@@ -211,25 +218,65 @@ impl Lower<'_> {
     }
 
     /// Base and displacement on the host of an access of the current instruction: 0 the memory
-    /// operand, 1 the implied stack operand. `None` if it belongs to no group.
-    fn access(&mut self, which: usize, decoded: &Decoded) -> Option<(u8, i32)> {
+    /// operand, 1 the implied stack operand. `None` if it belongs to no group. The base is R11, or
+    /// R10 if `either` allows it.
+    fn access(&mut self, which: usize, decoded: &Decoded, either: bool) -> Option<(u8, i32)> {
         let access = self.groups.accesses[self.index][which]?;
         let number = usize::from(access.group);
         let group = self.groups.groups[number];
         if group.is_single() {
             self.clobber_flags(decoded.live_before());
             self.group_check(number, &group, None);
-        } else if self.held[1] != Held::Window(access.group) {
-            self.hot
-                .load(R11, Mem::gs(at!(windows) + i32::from(access.group) * 8));
-            self.held[1] = Held::Window(access.group);
+            return Some((R11, (access.at - self.bias[number]) as i32));
         }
-        Some((R11, (access.at - self.bias[number]) as i32))
+        let base = self.window_base(access.group, either);
+        self.left[number] = self.left[number].saturating_sub(1);
+        Some((base, (access.at - self.bias[number]) as i32))
     }
 
-    /// Base and displacement on the host of the memory operand.
-    pub(super) fn operand(&mut self, decoded: &Decoded, size: u32, write: bool) -> (u8, i32) {
-        self.access(0, decoded).unwrap_or_else(|| {
+    /// The register, R11 or R10, that holds the host address of a group's window.
+    fn window_base(&mut self, group: u8, either: bool) -> u8 {
+        let wanted = Held::Window(group);
+        if self.held[1] == wanted {
+            self.older = 0;
+            return R11;
+        }
+        if self.held[0] == wanted {
+            if either {
+                self.older = 1;
+                return R10;
+            }
+            self.hot.mov(R11, R10);
+            self.held[1] = wanted;
+            return R11;
+        }
+        let useful =
+            |held| matches!(held, Held::Window(other) if self.left[usize::from(other)] != 0);
+        let to_r10 = either
+            && useful(self.held[1])
+            && match self.held[0] {
+                Held::Nothing => true,
+                Held::Window(_) => !useful(self.held[0]) || self.older == 0,
+                Held::Guest(_) | Held::Entry(..) => false,
+            };
+        let place = usize::from(!to_r10);
+        let base = R10 + place as u8;
+        self.hot.load(base, window(group));
+        self.held[place] = wanted;
+        self.older = 1 - place as u8;
+        base
+    }
+
+    /// Base and displacement on the host of the memory operand; the base is R11, or R10 if
+    /// `either` allows it.
+    pub(super) fn operand(
+        &mut self,
+        decoded: &Decoded,
+        size: u32,
+        write: bool,
+        either: bool,
+    ) -> (u8, i32) {
+        self.access(0, decoded, either).unwrap_or_else(|| {
             self.clobber_flags(decoded.live_before());
             self.effective_address(&decoded.instruction);
             self.check(size, write, None);
@@ -240,7 +287,7 @@ impl Lower<'_> {
 
     /// Base and displacement on the host of the implied stack operand.
     pub(super) fn stack_operand(&mut self, decoded: &Decoded, write: bool) -> (u8, i32) {
-        self.access(1, decoded).unwrap_or_else(|| {
+        self.access(1, decoded, false).unwrap_or_else(|| {
             let slot = self.slot();
             let leave = decoded.kind == super::classify::Kind::Leave;
             self.clobber_flags(decoded.live_before());
@@ -322,13 +369,14 @@ impl Lower<'_> {
             .op_mem(true, &[op::ADD], R11, Mem::gs(page + recent_host(write)));
         let meta = self.meta(size, write, window.is_some(), u32::from(slot));
         self.defer(site, meta, Recover::Recent { page }, window);
-        self.keep_guest();
+        self.keep_held();
     }
 
-    /// The last check does without R10: a guest register there is loaded again if it fails.
-    fn keep_guest(&mut self) {
+    /// The last check does without R10: what is there is loaded again if it fails.
+    fn keep_held(&mut self) {
         match (self.held[0], self.slow.last_mut()) {
             (Held::Guest(n), Some(slow)) => slow.keep = Keep::Guest(n),
+            (Held::Window(group), Some(slow)) => slow.keep = Keep::Window(group),
             _ => self.held[0] = Held::Nothing,
         }
     }
@@ -353,7 +401,7 @@ impl Lower<'_> {
         self.hot.load(R11, Mem::gs(entry + HOST));
         let meta = self.meta(size, write, window.is_some(), meta::RECENT);
         self.defer(site, meta, Recover::Constant { address }, window);
-        self.keep_guest();
+        self.keep_held();
         true
     }
 
@@ -415,6 +463,7 @@ impl Lower<'_> {
                 Keep::Nothing => {}
                 Keep::Guest(n) => self.cold.load(R10, Mem::gs(context::gpr(n))),
                 Keep::Entry => self.cold.load(R10, Mem::gs(at!(entry))),
+                Keep::Window(group) => self.cold.load(R10, window(group)),
             }
             self.cold.jmp(slow.back);
             if let Some((site, live)) = failed {
@@ -428,6 +477,11 @@ impl Lower<'_> {
             }
         }
     }
+}
+
+/// Where the context keeps the host address of a group's window.
+fn window(group: u8) -> Mem {
+    Mem::gs(at!(windows) + i32::from(group) * 8)
 }
 
 /// Offset of the host address in a TLB entry.
