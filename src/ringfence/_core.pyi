@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias, final
 from typing_extensions import Buffer
 
 __all__ = [
+    "Chain",
     "CoreError",
     "Debug",
     "Exit",
@@ -30,6 +31,7 @@ __all__ = [
     "Shutdown",
     "Vcpu",
     "Video",
+    "VirtQueue",
     "host_tsc_hz",
     "kvm_probe",
 ]
@@ -41,7 +43,8 @@ class CoreError(Exception):
     ``out_of_memory``. Of the caller: ``unknown_engine``, ``cpu_model`` (there is none like that,
     or this host can't run it), ``bad_argument``, ``bad_state``, ``busy`` (the processor is
     running), ``unaligned``, ``overlap``, ``unmapped`` and ``not_logged`` (guest memory). Of the
-    guest: ``emulation`` (it did what the engine can't). Defects of ours: ``internal``, ``panic``,
+    guest: ``emulation`` (it did what the engine can't), ``queue`` (it broke the rules of a
+    virtqueue). Defects of ours: ``internal``, ``panic``,
     ``broken`` (after a panic).
     """
 
@@ -284,6 +287,8 @@ class Machine:
         """Reads as a bus master does: FFh where there is no memory."""
     def dma_write(self, address: int, data: Buffer) -> None:
         """Writes as a bus master does: bytes are dropped where there is no RAM."""
+    def discard(self, address: int, size: int) -> int:
+        """Gives pages back to the host, which read as zeros then; gives how many bytes."""
     def read(self, address: int, size: int) -> bytes:
         """Copies guest memory; raises :class:`CoreError` where there is none."""
     def write(self, address: int, data: Buffer) -> None:
@@ -483,6 +488,85 @@ def kvm_probe(device: str | PathLike[str]) -> dict[str, Any]:
     that it can't execute), ``cpuid`` (whether guests see the CPUID of their machine),
     ``kernel_speed`` and ``user_speed`` (64-bit instructions a second).
     """
+
+@final
+class VirtQueue:
+    """A virtqueue from the device's side (VIRTIO 1.2, sections 2.6 to 2.8).
+
+    Every method but the position's raises :class:`CoreError` with code ``queue`` when the driver
+    broke the rules.
+    """
+
+    def __new__(
+        cls,
+        machine: Machine,
+        size: int,
+        descriptors: int,
+        driver: int,
+        device: int,
+        *,
+        packed: bool = False,
+        event_index: bool = False,
+        indirect: bool = False,
+    ) -> VirtQueue: ...
+    def pop(self) -> Chain | None:
+        """The next buffer that the driver made available."""
+    def available(self) -> bool:
+        """Whether there is one."""
+    def push(self, chain: Chain, written: int = 0) -> None:
+        """Gives a buffer back, of whose writable part ``written`` bytes were written."""
+    def needs_interrupt(self) -> bool:
+        """Whether the driver wants one for what was pushed since the last call."""
+    def enable_notification(self) -> bool:
+        """Asks to be notified of buffers; true when one came meanwhile."""
+    def disable_notification(self) -> None:
+        """Asks not to be notified."""
+    def position(self) -> tuple[int, int, int]:
+        """How far the device has got: available, used, not yet signalled."""
+    def set_position(self, available: int, used: int, unsignalled: int) -> None:
+        """Goes on where another queue has got to."""
+
+@final
+class Chain:
+    """A buffer of a virtqueue: what the device reads, then what it writes.
+
+    Offsets count from the start of either part. Memory that has gone meanwhile ends a copy early.
+    """
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def readable(self) -> int:
+        """Bytes that the device may read."""
+    @property
+    def writable(self) -> int:
+        """Bytes that the device may write."""
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Copies out of the readable part; less than ``size`` where it ends."""
+    def write(self, offset: int, data: Buffer) -> int:
+        """Copies into the writable part; gives how many bytes fitted."""
+    def fill(self, offset: int, size: int, byte: int = 0) -> int:
+        """Fills bytes of the writable part; gives how many there were."""
+    def readable_views(self, offset: int, size: int) -> list[memoryview]:
+        """The readable part itself, in pieces."""
+    def writable_views(self, offset: int, size: int) -> list[memoryview]:
+        """The writable part itself, in pieces; tell :meth:`written` what was written to them."""
+    def written(self, offset: int, size: int) -> None:
+        """Tells processors what was written through a view."""
+    def frames(
+        self,
+        skip: int,
+        *,
+        checksum: tuple[int, int] | None = None,
+        segment: int = 0,
+        version: int = 4,
+    ) -> list[bytes]:
+        """The Ethernet frames of a packet behind ``skip`` bytes of header.
+
+        ``checksum``: complete the one that starts and is put where these say (the second counts
+        from the first). ``segment``: cut into TCP segments of as many bytes, over IP ``version``.
+        Code ``bad_argument`` when the packet does not fit what is asked for.
+        """
 
 def host_tsc_hz() -> int:
     """Frequency of the host's time-stamp counter, in hertz."""

@@ -13,6 +13,7 @@
     │   └── ImageCorrupt        an image or a file in it is damaged
     │       ├── KernelError     this kernel can't be loaded
     │       └── InitrdError     this initial RAM disk can't be loaded
+    ├── NetworkError            the host end of a network card can't be opened
     ├── EngineError             the engine can't run, or failed
     └── GuestError              the guest did something its user should know
         ├── GuestPanic          its kernel panicked
@@ -46,6 +47,7 @@ __all__ = [
     "ImageNotFound",
     "InitrdError",
     "KernelError",
+    "NetworkError",
     "OverlapError",
     "RingfenceError",
     "StateError",
@@ -124,6 +126,13 @@ class InitrdError(ImageCorrupt):
     """This initial RAM disk can't be loaded."""
 
     code = "initrd-invalid"
+
+
+class NetworkError(RingfenceError):
+    """The host end of a network card can't be opened; the text says what would help."""
+
+    code = "network-failed"
+    exit_status = 69
 
 
 class EngineError(RingfenceError):

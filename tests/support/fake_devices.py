@@ -79,3 +79,43 @@ class Port:
 
     def on_input(self, callback: Callable[[], None]) -> None:
         pass
+
+
+@dataclass
+class Wires:
+    """The host end of a network card: what was sent, and what is to come."""
+
+    sent: list[bytes] = field(default_factory=list)
+    coming: list[bytes] = field(default_factory=list)
+
+    def send(self, frame: bytes) -> None:
+        self.sent.append(bytes(frame))
+
+    def receive(self) -> bytes | None:
+        return self.coming.pop(0) if self.coming else None
+
+    def on_receive(self, callback: Callable[[], None]) -> None:
+        pass
+
+
+class FlatMemory:
+    """Guest memory from address 0 on, as a device reaches it by DMA."""
+
+    def __init__(self, size: int = 1 << 20) -> None:
+        self.bytes = bytearray(size)
+        self.stray = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        assert size < 1 << 20, "a device must bound what it reads"
+        data = bytes(self.bytes[address : address + size]) if address < len(self.bytes) else b""
+        return data.ljust(size, b"\xff")
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        room = max(len(self.bytes) - address, 0)
+        self.stray += len(data) > room
+        self.bytes[address : address + min(len(data), room)] = bytes(data[:room])
+
+    def view(self, address: int, size: int) -> memoryview | None:
+        if address + size > len(self.bytes):
+            return None
+        return memoryview(self.bytes)[address : address + size]

@@ -26,7 +26,8 @@ CRATES = {
     "bt": {"engine", "memory", "x86"},
     "kvm": {"engine", "memory", "x86"},
     "engines": {"engine", "memory", "x86", "bt", "kvm", "chips"},
-    "py": {"engine", "memory", "x86", "kvm", "engines", "chips"},
+    "datapath": {"memory"},
+    "py": {"engine", "memory", "x86", "kvm", "engines", "chips", "datapath"},
 }
 
 

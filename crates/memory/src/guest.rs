@@ -744,5 +744,6 @@ fn check(regions: &[Arc<Region>], gpa: u64, size: usize) -> Result<(), MemoryErr
     Ok(())
 }
 
+mod discard;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::{create_exception, intern};
+use ringfence_datapath::QueueError;
 use ringfence_engine::EngineError;
 use ringfence_engines::BuildError;
 use ringfence_memory::MemoryError;
@@ -22,6 +23,10 @@ pub enum Failure {
     Engine(EngineError),
     /// Of guest memory.
     Memory(MemoryError),
+    /// Of a virtqueue, which its driver broke.
+    Queue(QueueError),
+    /// The host refuses to take guest memory back.
+    Discard(std::io::Error),
     /// No engine has that name.
     UnknownEngine(String),
     /// There is no such processor, or the engine can't run it.
@@ -58,6 +63,12 @@ impl From<CpuModelError> for Failure {
     }
 }
 
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        Self::Queue(error)
+    }
+}
+
 impl From<MemoryError> for Failure {
     fn from(error: MemoryError) -> Self {
         Self::Memory(error)
@@ -80,6 +91,8 @@ impl Failure {
             Self::Memory(MemoryError::NotLogged { .. }) => "not_logged",
             Self::Memory(MemoryError::TooManyHolders) => "bad_argument",
             Self::Memory(MemoryError::Host { .. }) => "out_of_memory",
+            Self::Queue(_) => "queue",
+            Self::Discard(_) => "host",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::BadArgument(_) => "bad_argument",
             Self::CpuModel(_) => "cpu_model",
@@ -99,6 +112,8 @@ impl Failure {
                 format!("the host can't map {size:#x} bytes for the guest: {source}")
             }
             Self::Memory(error) => error.to_string(),
+            Self::Queue(error) => error.to_string(),
+            Self::Discard(error) => format!("the host does not take memory back: {error}"),
             Self::UnknownEngine(name) => format!("there is no engine {name:?}"),
             Self::BadArgument(what) => what.clone(),
             Self::CpuModel(error) => error.to_string(),

@@ -18,6 +18,13 @@ pub fn detached<T: Send>(
         .map_err(PyErr::from)
 }
 
+/// Runs `work`, which is short, with the interpreter held.
+pub fn attached<T>(work: impl FnOnce() -> Result<T, Failure>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Failure::Panic(message(&*panic))))
+        .map_err(PyErr::from)
+}
+
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

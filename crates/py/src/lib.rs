@@ -13,6 +13,7 @@ mod registers;
 mod state;
 mod vcpu;
 mod video;
+mod virtqueue;
 
 use pyo3::prelude::*;
 
@@ -33,5 +34,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<video::Video>()?;
     module.add_class::<video::Picture>()?;
     module.add_function(wrap_pyfunction!(probe::kvm_probe, module)?)?;
+    module.add_class::<virtqueue::VirtQueue>()?;
+    module.add_class::<virtqueue::Chain>()?;
     module.add_function(wrap_pyfunction!(host_tsc_hz, module)?)
 }

@@ -68,6 +68,13 @@ fn io_event(
     })
 }
 
+impl Machine {
+    /// Guest memory.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+}
+
 #[pymethods]
 impl Machine {
     #[new]
@@ -256,6 +263,13 @@ impl Machine {
         detached(py, || {
             self.memory.dma_write(address, &bytes);
             Ok(())
+        })
+    }
+
+    /// Gives pages back to the host, which read as zeros then; gives how many bytes.
+    fn discard(&self, py: Python<'_>, address: u64, size: u64) -> PyResult<u64> {
+        detached(py, || {
+            self.memory.discard(address, size).map_err(Failure::Discard)
         })
     }
 

@@ -33,6 +33,7 @@ from ringfence.bus import (
     PortBus,
     SharedLine,
     State,
+    VirtQueues,
 )
 from ringfence.config import DeviceConfig
 from ringfence.devices.chipset.acpi_pm import AcpiPm, SmiCommand
@@ -102,6 +103,8 @@ class HostEnds:
     firmware_log: CharPort | None = None
     #: Address line A20.
     a20: Callable[[bool], None] | None = None
+    #: Makes virtqueues in guest memory; without it, no virtio device can be plugged in.
+    queues: VirtQueues | None = None
 
 
 class _Placed(NamedTuple):

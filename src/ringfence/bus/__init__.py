@@ -11,17 +11,20 @@ from ringfence.bus.contracts import (
     Clock,
     Device,
     IrqLine,
+    PacketPort,
     Region,
     Stateful,
     StringPort,
     Timer,
 )
+from ringfence.bus.ethernet import format_mac, generated_mac, parse_mac
 from ringfence.bus.lines import Line, SharedLine, unconnected
 from ringfence.bus.memory import NO_MEMORY, Dma, MemoryMap, NoMemory
 from ringfence.bus.mmio import MmioBus
 from ringfence.bus.pci import PciFunction, PciSlot
 from ringfence.bus.ports import PortBus
 from ringfence.bus.state import State, restore_fields, save_fields
+from ringfence.bus.virtqueue import Chain, VirtQueue, VirtQueues
 from ringfence.bus.windows import AddressMap, Window
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "BlockQueue",
     "Buffer",
     "ByteWriter",
+    "Chain",
     "CharPort",
     "Clock",
     "Device",
@@ -42,6 +46,7 @@ __all__ = [
     "MemoryMap",
     "MmioBus",
     "NoMemory",
+    "PacketPort",
     "PciFunction",
     "PciSlot",
     "PortBus",
@@ -51,8 +56,13 @@ __all__ = [
     "Stateful",
     "StringPort",
     "Timer",
+    "VirtQueue",
+    "VirtQueues",
     "Window",
     "Workers",
+    "format_mac",
+    "generated_mac",
+    "parse_mac",
     "restore_fields",
     "save_fields",
     "unconnected",

@@ -11,6 +11,7 @@ __all__ = [
     "Clock",
     "Device",
     "IrqLine",
+    "PacketPort",
     "Region",
     "Stateful",
     "StringPort",
@@ -62,6 +63,26 @@ class CharPort(Protocol):
 
     def on_input(self, callback: Callable[[], None]) -> None:
         """Sets what the port calls, from any thread, when input comes while none waited."""
+
+
+class PacketPort(Protocol):
+    """The host end of a network card: a wire that carries Ethernet frames. No method blocks.
+
+    A frame runs from the destination address to the end of the payload, without the frame check
+    sequence (IEEE 802.3, 3.1.1).
+    """
+
+    def send(self, frame: bytes) -> None:
+        """Takes a frame from the guest; one that the far end has no room for is dropped."""
+
+    def receive(self) -> bytes | None:
+        """The next frame for the guest, or ``None``.
+
+        What is not asked for stays with the port, up to its limit.
+        """
+
+    def on_receive(self, callback: Callable[[], None]) -> None:
+        """Sets what the port calls, from any thread, when a frame comes while none waited."""
 
 
 class Stateful(Protocol):

@@ -67,6 +67,27 @@ class DeviceConfig:
             )
         raise ConfigError(f"devices: {value!r} is no device: give NAME[,option=value...]")
 
+    @classmethod
+    def network(cls, text: str) -> Self:
+        """A network card from ``HOST-END[,model=NAME][,mac=ADDRESS]``; an e1000 unless said.
+
+        Raises:
+            ConfigError: a part is not valid.
+        """
+        if not isinstance(text, str):
+            raise ConfigError(f"net: {text!r} is not a text")
+        model, options = "e1000", {}
+        end: list[str] = []
+        for part in text.split(","):
+            name, equals, value = part.partition("=")
+            if equals and name == "model":
+                model = value
+            elif equals and name == "mac":
+                options["mac"] = value
+            else:
+                end.append(part)
+        return cls(model=model, options={"net": ",".join(end), **options})
+
     def to_mapping(self) -> dict[str, Any]:
         """What :meth:`parse` reads, in plain values."""
         return {"model": self.model, **self.options}

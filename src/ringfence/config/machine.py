@@ -86,6 +86,8 @@ class MachineConfig:
     floppies: tuple[DiskConfig, ...] = ()
     #: More devices, in order: ``NAME[,option=value...]`` or :class:`DeviceConfig` each.
     devices: tuple[DeviceConfig, ...] = ()
+    #: Network cards, in order: ``HOST-END[,model=NAME][,mac=ADDRESS]``, like ``tap:tap0``.
+    nets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         direct = self.image is not None or self.kernel is not None
@@ -125,6 +127,7 @@ class MachineConfig:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is not a text")
         if not isinstance(self.keyboard_layout, str):
             raise ConfigError(f"keyboard_layout: {self.keyboard_layout!r} is not a name")
+        _set(self, "nets", _nets(self.nets))
         for name in ("shell", "keyboard", "boot_menu"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
@@ -215,6 +218,15 @@ def _devices(value: object) -> tuple[DeviceConfig, ...]:
     if isinstance(value, str | bytes | Mapping | DeviceConfig) or not isinstance(value, Iterable):
         raise ConfigError(f"devices: {value!r} is not a list")
     return tuple(map(DeviceConfig.parse, value))
+
+
+def _nets(value: object) -> tuple[str, ...]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ConfigError(f"nets: {value!r} is not a list")
+    nets = tuple(value)
+    for entry in nets:
+        DeviceConfig.network(entry)
+    return nets
 
 
 def _command_line(value: object) -> str:

@@ -31,6 +31,7 @@ CATALOG: dict[str, Model] = {
     "uart16550": Model("serial.uart16550", "Uart16550", "16550A serial line"),
     "rtc": Model("timer.rtc", "Rtc", "MC146818 real-time clock and CMOS memory"),
     "i8042": Model("input.i8042", "I8042", "8042 keyboard controller with keyboard"),
+    "ne2000": Model("net.ne2000", "Ne2000", "NE2000 network card on the ISA bus"),
     "acpi-pm": Model("chipset.acpi_pm", "AcpiPm", "ACPI fixed hardware"),
     "smi-command": Model("chipset.acpi_pm", "SmiCommand", "SMI command port"),
     "reset-control": Model("chipset.reset", "ResetControl", "reset control register CF9h"),
@@ -52,6 +53,8 @@ FUNCTIONS: dict[str, Model] = {
     "piix3": Model("chipset.piix3", "Piix3", "PIIX3 ISA bridge and interrupt router"),
     "stdvga": Model("vga.stdvga", "StdVga", "VGA as Bochs and QEMU have it, on PCI"),
     "piix3-ide": Model("ide.piix", "PiixIde", "PIIX3 IDE controller with bus masters"),
+    "e1000": Model("net.e1000_pci", "E1000", "Intel 82540EM gigabit network card"),
+    "rtl8029": Model("net.rtl8029", "Rtl8029", "Realtek RTL8029AS network card (NE2000)"),
     "piix4-pm": Model("chipset.piix4_pm", "Piix4Pm", "PIIX4 power management and SMBus"),
 }
 

@@ -31,16 +31,20 @@ class DebPackage:
 
     def control(self) -> dict[str, str]:
         """The fields of the package's control file."""
-        text = self._find("control.tar", lambda name: name == "control")
+        text = next(self._each("control.tar", lambda name: name == "control"), None)
         if text is None:
             raise ImageCorrupt(f"{self.path}: no control file in the package")
         return dict(parse_stanza(text[1].decode(errors="replace")))
 
     def file(self, wanted: Callable[[str], bool]) -> tuple[str, bytes] | None:
         """Path and content of the first regular file whose path (no leading ``/``) is wanted."""
-        return self._find("data.tar", wanted)
+        return next(self._each("data.tar", wanted), None)
 
-    def _find(self, member: str, wanted: Callable[[str], bool]) -> tuple[str, bytes] | None:
+    def files(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """Path and content of every regular file whose path is wanted, in the package's order."""
+        return self._each("data.tar", wanted)
+
+    def _each(self, member: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
         try:
             with self._member(member) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
                 for entry in tar:
@@ -54,7 +58,7 @@ class DebPackage:
                     data = content.read()
                     if len(data) != entry.size:
                         raise ImageCorrupt(f"{self.path}: {name} is cut short")
-                    return name, data
+                    yield name, data
         except FileNotFoundError:
             raise ImageNotFound(f"{self.path}: no such file") from None
         except ImageError:
@@ -66,7 +70,6 @@ class DebPackage:
             if type(error).__name__ in {"LZMAError", "ZstdError", "error"}:
                 raise ImageCorrupt(f"{self.path}: the package is damaged: {error}") from error
             raise
-        return None
 
     @contextmanager
     def _member(self, stem: str) -> Iterator[IO[bytes]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringfence.errors import ImageCorrupt, ImageError, ImageNotFound
-from ringfence.images import initramfs
+from ringfence.images import initramfs, modules
 from ringfence.images.deb import AR_MAGIC, DebPackage
 from ringfence.images.model import Progress, ProgressCallback
 from ringfence.images.recipes import Recipe
@@ -19,6 +19,7 @@ from ringfence.images.sources.packages import NAME, Package, Source
 KERNEL_FILE = "vmlinuz"
 INITRD_FILE = "initrd.img"
 BUSYBOX_FILE = "busybox"
+MODULES_FILE = "modules.tar"
 # Linux x86 boot protocol, Documentation/arch/x86/boot.rst: the header's magic, at 0x202.
 BOOT_MAGIC_AT = 0x202
 BOOT_MAGIC = b"HdrS"
@@ -33,6 +34,8 @@ class Ingredients:
 
     kernel: bytes = b""
     busybox: bytes = b""
+    #: Modules of the kernel that devices need, packed; empty where nobody brought any.
+    modules: bytes = b""
     version: str = ""
     packages: list[str] = field(default_factory=list)
 
@@ -93,6 +96,7 @@ def write(found: Ingredients, directory: Path, progress: ProgressCallback) -> No
     progress(Progress("initial RAM disk"))
     (directory / KERNEL_FILE).write_bytes(found.kernel)
     (directory / BUSYBOX_FILE).write_bytes(found.busybox)
+    (directory / MODULES_FILE).write_bytes(found.modules)
     (directory / INITRD_FILE).write_bytes(initramfs.build(found.busybox))
 
 
@@ -133,16 +137,32 @@ def _from_package(path: Path, found: Ingredients) -> None:
     package = DebPackage(path)
     control = package.control()
     name, version = control.get("Package", path.name), control.get("Version", "")
-    if kernel := package.file(lambda entry: KERNEL_PATH.fullmatch(entry) is not None):
+    kernel, busybox, held = None, None, {}
+    for entry, content in package.files(_is_ingredient):
+        if KERNEL_PATH.fullmatch(entry):
+            kernel = kernel or (entry, content)
+        elif entry in BUSYBOX_PATHS:
+            busybox = busybox or content
+        elif module := modules.MODULE_PATH.fullmatch(entry):
+            held[module[1]] = modules.unpacked(content, module[2])
+    if kernel:
         if not is_kernel(kernel[1]):
             raise ImageCorrupt(f"{path}: {kernel[0]} in it is no Linux kernel for x86")
         found.kernel, found.version = kernel[1], version
-    elif busybox := package.file(BUSYBOX_PATHS.__contains__):
-        initramfs.applets(busybox[1])
-        found.busybox = busybox[1]
+        found.modules = modules.pack(held)
+    elif busybox:
+        initramfs.applets(busybox)
+        found.busybox = busybox
     else:
         raise ImageCorrupt(f"{path}: there is neither a kernel nor busybox in the package")
     found.packages.append(f"{name} {version}".strip())
+
+
+def _is_ingredient(path: str) -> bool:
+    if path in BUSYBOX_PATHS or KERNEL_PATH.fullmatch(path):
+        return True
+    module = modules.MODULE_PATH.fullmatch(path)
+    return module is not None and modules.is_wanted(module[1])
 
 
 def _needed(source: Source | None, what: str) -> Source:

@@ -16,7 +16,9 @@ ELF_MAGIC = b"\x7fELF"
 # busybox keeps its applets' names in one sorted run of strings, and these two sort first.
 APPLETS_START = b"\0[\0[[\0"
 APPLET = re.compile(rb"[A-Za-z0-9_.\[-]{1,32}")
-NEEDED_APPLETS = {"base64", "cat", "ip", "mkdir", "mount", "poweroff", "rm", "setsid", "sh", "stty"}
+NEEDED_APPLETS = frozenset(
+    ("base64", "cat", "insmod", "ip", "mkdir", "mount", "poweroff", "rm", "setsid", "sh", "stty")
+)
 SERIAL_LINES = 4
 DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "run/ringfence", "sys", "usr")
 FILES = {

@@ -32,6 +32,11 @@ class Image:
     packages: tuple[str, ...] = ()
 
     @property
+    def modules(self) -> Path:
+        """Kernel modules that devices need, for :func:`ringfence.images.modules.add_modules`."""
+        return self.directory / "modules.tar"
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.directory.iterdir() if path.is_file())

@@ -192,10 +192,14 @@ def _renew(image: Image, progress: ProgressCallback) -> Image:
     """Makes the image anew from its own kernel and busybox: nothing is fetched."""
     from ringfence.images import ingredients
 
+    if not (image.directory / ingredients.MODULES_FILE).exists():
+        # Made before images kept modules: those are in the package alone.
+        return _pull(image.name, (), None, None, progress)
     try:
         found = ingredients.Ingredients(
             kernel=image.kernel.read_bytes(),
             busybox=(image.directory / ingredients.BUSYBOX_FILE).read_bytes(),
+            modules=(image.directory / ingredients.MODULES_FILE).read_bytes(),
             version=image.version,
             packages=list(image.packages),
         )

@@ -9,24 +9,26 @@
 Host ends (serial lines) live as long as the machine; engine, board and threads as long as a boot.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import starmap
 from threading import Condition, RLock, current_thread
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence.boards import FirmwareImage, HostEnds, Pc
+from ringfence.bus import PacketPort
 from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
-from ringfence.config import DiskConfig, MachineConfig
+from ringfence.config import DeviceConfig, DiskConfig, MachineConfig
 from ringfence.devices.input.i8042 import I8042
 from ringfence.display.hub import ScreenHub
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
 from ringfence.machine.clock import MachineClock
+from ringfence.machine.ends import HostEndTable
 from ringfence.machine.exit import ExitReason, MachineExit
 from ringfence.machine.input import Keyboard, Mouse
 from ringfence.machine.media import Media
@@ -37,6 +39,9 @@ from ringfence.machine.vgabios import vga_bios
 from ringfence.machine.watch import ConsoleWatch
 from ringfence.machine.workers import DiskWorkers
 from ringfence.units import NANOSECONDS
+
+if TYPE_CHECKING:
+    from ringfence.accel.virtqueue import MachineQueues
 
 __all__ = ["BootFiles", "Machine", "MachineState"]
 
@@ -77,6 +82,7 @@ class _Boot:
     clock: MachineClock
     board: Pc
     memory: GuestMemory
+    queues: "MachineQueues"
     processors: Processors
 
 
@@ -87,6 +93,7 @@ class Machine:
         config: Its description.
         files: What it boots.
         engine: What runs it; by default what the description names.
+        networks: Wires by name, whose other end the caller holds; network cards name them.
 
     Attributes:
         screen, keyboard, mouse: What a person would have before them.
@@ -99,7 +106,12 @@ class Machine:
     """
 
     def __init__(
-        self, config: MachineConfig, files: BootFiles, *, engine: Engine | None = None
+        self,
+        config: MachineConfig,
+        files: BootFiles,
+        *,
+        engine: Engine | None = None,
+        networks: Mapping[str, PacketPort] | None = None,
     ) -> None:
         self.config = config
         self.console = Stream("console")
@@ -112,6 +124,7 @@ class Machine:
         self._files = files
         self._engine = engine or pick(config.engine)
         self._lock = RLock()
+        self._ends = HostEndTable(self._lock, networks or {})
         self._changed = Condition(self._lock)
         self._state = MachineState.CREATED
         self._deadline: float | None = None
@@ -342,10 +355,15 @@ class Machine:
     def _start_boot(self) -> None:
         """Makes memory, processors and devices, loads the guest, starts the threads."""
         config, files = self.config, self._files
+        # Imported late, as the engine is: it needs the extension.
+        from ringfence.accel.virtqueue import MachineQueues
+
         machine = self._engine.create_machine(config.cpus, cpu=config.cpu)
         clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
         memory = GuestMemory(self._engine, machine, config.memory)
+        queues = MachineQueues(machine)
+        self._ends.end_boot()
         board = Pc(
             HostEnds(
                 clock=clock,
@@ -362,16 +380,18 @@ class Machine:
                 signal_msi=machine.signal_msi,
                 media=self._media.ends(self._workers) if self._media else (),
                 attach_video=getattr(machine, "attach_video", _leave_to_the_buses),
+                end=self._ends.end,
+                queues=queues,
             ),
             memory=config.memory,
             cpus=config.cpus,
             keyboard=config.keyboard,
             display=config.has_display,
             vga_bios=vga_bios() if config.has_display else b"",
-            devices=config.devices,
             firmware=files.firmware() if files.firmware is not None else None,
             boot_order=config.boot,
             boot_menu=config.boot_menu,
+            devices=(*map(DeviceConfig.network, config.nets), *config.devices),
         )
         if files.kernel is None:
             plan = board.power_on()
@@ -402,7 +422,7 @@ class Machine:
             failed=self._failed,
             left=self._left,
         )
-        self._boot = _Boot(machine, vcpus, clock, board, memory, processors)
+        self._boot = _Boot(machine, vcpus, clock, board, memory, queues, processors)
         self._boots += 1
         if self._deadline is not None:
             left = max(self._deadline - monotonic(), 0)
@@ -439,10 +459,13 @@ class Machine:
         boot.clock.close()
         boot.board.close()
         boot.memory.close()
+        boot.queues.close()
+        self._ends.end_boot()
         self._statistics = [dict(vcpu.statistics()) for vcpu in boot.vcpus]
 
     def _end(self) -> None:
         self._state = MachineState.ENDED
+        self._ends.close()
         self._workers.close()
         if self._media is not None:
             self._media.close()

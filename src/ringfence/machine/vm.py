@@ -1,17 +1,19 @@
 """A virtual machine as a Python program holds it."""
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from ringfence.bus import PacketPort
 from ringfence.chars import Console
-from ringfence.config import DiskConfig, MachineConfig
+from ringfence.config import DeviceConfig, DiskConfig, MachineConfig
 from ringfence.errors import (
     ConfigError,
     EngineError,
     GuestTimeout,
+    ImageCorrupt,
     ImageError,
     ImageNotFound,
     InitrdError,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from ringfence.display.record import Recorder
     from ringfence.display.vnc import VncConfig, VncServer
     from ringfence.engines import Engine
+    from ringfence.images import Image
 
 __all__ = ["VM"]
 
@@ -70,6 +73,9 @@ class VM:
         boot: What firmware boots from, in order: ``"cdrom,disk"``.
         boot_menu: Whether firmware shows a menu of what to boot.
         devices: More devices: ``"NAME,option=value"`` each.
+        nets: Network cards, each ``HOST-END[,model=NAME][,mac=ADDRESS]``, like ``"tap:tap0"``.
+        networks: Wires by name, whose other end the caller holds (``ringfence.net.cable()``);
+            ``nets`` and ``devices`` name them.
         pull: Whether to fetch an image that is not in the store.
         progress: Told how far the fetching of an image is (``ringfence.images.Progress``).
 
@@ -104,6 +110,8 @@ class VM:
         boot: str | Sequence[str] = (),
         boot_menu: bool = False,
         devices: Sequence[str] = (),
+        nets: Sequence[str] = (),
+        networks: Mapping[str, PacketPort] | None = None,
         pull: bool = True,
         progress: Callable[[Any], None] | None = None,
     ) -> None:
@@ -135,8 +143,10 @@ class VM:
                 "boot": boot,
                 "boot_menu": boot_menu,
                 "devices": devices,
+                "nets": nets,
             }
         )
+        self._networks = networks
         self._pull = pull
         self._progress = progress
         self._machine: Machine | None = None
@@ -181,7 +191,7 @@ class VM:
         if self._machine is not None:
             raise EngineError("the machine was started before; make a new one")
         try:
-            machine = Machine(self.config, self._files(), engine=engine)
+            machine = Machine(self.config, self._files(), engine=engine, networks=self._networks)
             agent = Agent(machine)
             if profile:
                 machine.start_profile(profile)
@@ -448,6 +458,7 @@ class VM:
             firmware = find_firmware(config.firmware, config.uefi_vars)
             return BootFiles(firmware=firmware)
         kernel, initrd, words = config.kernel, config.initrd, []
+        extra: Callable[[], bytes] | None = None
         if config.image is not None:
             from ringfence import images
 
@@ -455,7 +466,8 @@ class VM:
                 image = images.ensure(config.image, progress=self._progress)
             else:
                 image = images.resolve(config.image)
-            initrd = initrd or (image.initrd if kernel is None else None)
+            if initrd is None and kernel is None:
+                initrd, extra = image.initrd, self._drivers(image)
             kernel = kernel or image.kernel
             words.append(image.append)
         words.append(config.append)
@@ -464,9 +476,26 @@ class VM:
         assert kernel is not None
         return BootFiles(
             kernel=self._open(kernel, "kernel", KernelError),
-            initrd=None if initrd is None else self._open(initrd, "initial RAM disk", InitrdError),
+            initrd=None if initrd is None else self._initrd(initrd, extra),
             command_line=" ".join(word for word in words if word),
         )
+
+    def _initrd(self, path: Path, extra: Callable[[], bytes] | None) -> Callable[[], bytes]:
+        """The initial RAM disk, with what is appended to it."""
+        read = self._open(path, "initial RAM disk", InitrdError)
+        return read if extra is None else lambda: read() + extra()
+
+    def _drivers(self, image: "Image") -> Callable[[], bytes] | None:
+        """The modules that the machine's devices need, from the image."""
+        from ringfence.images.modules import DRIVERS, add_modules
+
+        config = self.config
+        cards = (DeviceConfig.network(net).model for net in config.nets)
+        models = {*cards, *(device.model for device in config.devices)}
+        if not models & DRIVERS.keys() or not image.modules.exists():
+            return None
+        read = self._open(image.modules, "image's modules", ImageCorrupt)
+        return lambda: add_modules(read(), models)
 
     def _open(self, path: Path, what: str, corrupt: type[ImageError]) -> Callable[[], bytes]:
         """Opens a file for the machine's life: a reset boots what the start did."""

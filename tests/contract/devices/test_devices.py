@@ -21,7 +21,7 @@ from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
 from support import disks
-from support.fake_devices import HandClock, Port, Wire
+from support.fake_devices import HandClock, Port, Wire, Wires
 from support.fake_engine import FakeMemory
 
 
@@ -64,6 +64,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "uart16550": lambda model: model(Port(waiting=bytearray(b"input" * 9)), Wire(), HandClock()),
     "rtc": lambda model: model(Wire(), HandClock(1_700_000_000_000_000_000)),
     "i8042": lambda model: model(Wire(), lambda: None, clock=HandClock(), aux_irq=Wire()),
+    "ne2000": lambda model: model(Wires(coming=[b"\xff" * 60] * 99), Wire(), bytes(6)),
     "acpi-pm": lambda model: model(Wire(), HandClock(), lambda: None),
     "smi-command": lambda model: model(lambda enabled: None),
     "reset-control": lambda model: model(lambda: None),

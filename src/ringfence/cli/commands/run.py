@@ -94,6 +94,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="The guest's keyboard: us, uk, de, fr, es, it, se, ch.",
 )
 @click.option("--name", metavar="NAME", help="Name, for ringfence screenshot NAME.")
+@click.option(
+    "--net",
+    "nets",
+    multiple=True,
+    metavar="END[,model=NAME][,mac=ADDR]",
+    help="A network card and its cable's end: tap:tap0.",
+)
 @click.option("--timeout", metavar="TIME", help="Stop the machine after 30, 90s or 5m.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the kernel's messages.")
 @click.pass_context

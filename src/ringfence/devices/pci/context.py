@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from ringfence.bus import Clock
+from ringfence.bus import Clock, VirtQueues
 
 __all__ = ["DeviceContext"]
 
@@ -13,6 +13,10 @@ class DeviceContext(Protocol):
     @property
     def clock(self) -> Clock:
         """The machine's clock."""
+
+    @property
+    def queues(self) -> VirtQueues | None:
+        """What makes virtqueues in guest memory, where there is something."""
 
     def end(self, kind: str, name: str) -> Any:
         """The host end ``name`` of a kind: ``net`` (PacketPort), ``disk`` (BlockBackend), ...

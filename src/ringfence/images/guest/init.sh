@@ -31,6 +31,14 @@ mount -a
 echo ringfence >/proc/sys/kernel/hostname
 read -r cmdline </proc/cmdline
 
+# Drivers of the machine's devices, each behind what it depends on.
+drivers() {
+	while read -r module; do
+		insmod "/lib/modules/ringfence/$module.ko"
+	done </lib/modules/ringfence/order
+} 2>/dev/null
+drivers
+
 # busybox's poweroff, halt and reboot tell the first process by signal.
 trap 'busybox poweroff -f' USR2
 trap 'busybox halt -f' USR1

@@ -1,0 +1,83 @@
+"""Host ends that devices ask for by kind and name; they live as long as the machine."""
+
+from collections.abc import Callable, Mapping
+from threading import RLock
+from typing import Any
+
+from ringfence.bus import PacketPort
+from ringfence.errors import ConfigError
+from ringfence.net import NetSpec
+
+__all__ = ["HostEndTable"]
+
+
+class _LockedPort:
+    """A wire whose calls come under the machine's lock, to the devices of the current boot."""
+
+    def __init__(self, port: PacketPort, lock: RLock) -> None:
+        self._lock = lock
+        self._port = port
+        self.send = port.send
+        self.receive = port.receive
+        self._callback: Callable[[], None] | None = None
+
+    def on_receive(self, callback: Callable[[], None]) -> None:
+        """Sets what is called; frames that wait already are told of at once."""
+        self._callback = callback
+        self._port.on_receive(self._came)
+
+    def disconnect(self) -> None:
+        """The device has gone; what comes stays with the port."""
+        self._callback = None
+
+    def _came(self) -> None:
+        with self._lock:
+            if self._callback is not None:
+                self._callback()
+
+
+class HostEndTable:
+    """The host ends of one machine.
+
+    Args:
+        lock: The machine's lock.
+        networks: Wires that the user holds the other end of, by name.
+    """
+
+    def __init__(self, lock: RLock, networks: Mapping[str, PacketPort]) -> None:
+        self._lock = lock
+        self._networks = dict(networks)
+        self._opened: dict[str, PacketPort] = {}
+        self._used: dict[str, _LockedPort] = {}
+
+    def end(self, kind: str, name: str) -> Any:
+        """The host end ``name`` of a kind.
+
+        Raises:
+            ConfigError: there is none, or another device has it.
+            NetworkError: the host refuses it.
+        """
+        if kind != "net":
+            raise ConfigError(f"there is no {kind} named {name!r}")
+        if name == "none":
+            return NetSpec("none").open()
+        if name in self._used:
+            raise ConfigError(f"net: {name} is plugged into two cards")
+        port = self._networks.get(name) or self._opened.get(name)
+        if port is None:
+            port = self._opened[name] = NetSpec.parse(name).open()
+        self._used[name] = locked = _LockedPort(port, self._lock)
+        return locked
+
+    def end_boot(self) -> None:
+        """The devices have gone; those of the next boot may ask anew."""
+        for port in self._used.values():
+            port.disconnect()
+        self._used.clear()
+
+    def close(self) -> None:
+        """Closes what was opened here."""
+        self.end_boot()
+        while self._opened:
+            port: Any = self._opened.popitem()[1]
+            port.close()
