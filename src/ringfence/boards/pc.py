@@ -17,7 +17,7 @@ from ringfence.boards.firmware import (
     describe,
     order,
 )
-from ringfence.boards.pc_drives import MediumEnd, PcDrives
+from ringfence.boards.pc_drives import AHCI_SLOT, MediumEnd, PcDrives
 from ringfence.boards.plug import plug
 from ringfence.boards.rom import Rom
 from ringfence.bus import (
@@ -252,6 +252,8 @@ class Pc:
         self.pci_bus.add(
             self.drives.ide, layout.SOUTH_BRIDGE, number=layout.IDE_FUNCTION, name="piix3-ide"
         )
+        if self.drives.ahci is not None:
+            self.pci_bus.add(self.drives.ahci, AHCI_SLOT, name="ahci")
         for device in devices:
             plug(self.pci_bus, ends, device)
         if firmware is None:

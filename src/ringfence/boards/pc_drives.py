@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 
 from ringfence.bus import BlockQueue, Clock, Device, Dma, Line, PortBus
 from ringfence.config import Interface
+from ringfence.devices.ahci.controller import PORTS as AHCI_PORTS
+from ringfence.devices.ahci.controller import AhciController
 from ringfence.devices.disk.ata import AtaDisk
 from ringfence.devices.disk.cdrom import Cdrom
 from ringfence.devices.disk.taskfile import Drive
@@ -16,12 +18,14 @@ from ringfence.devices.ide.channel import IdeChannel
 from ringfence.devices.ide.piix import PiixIde
 from ringfence.errors import ConfigError
 
-__all__ = ["IDE_IRQS", "IDE_PORTS", "MediumEnd", "PcDrives"]
+__all__ = ["AHCI_SLOT", "IDE_IRQS", "IDE_PORTS", "MediumEnd", "PcDrives"]
 
 #: Command block, control register and interrupt of the two channels.
 IDE_PORTS = ((0x1F0, 0x3F6), (0x170, 0x376))
 IDE_IRQS = (14, 15)
 _IDE_PLACES = 4
+#: Device number of the AHCI controller on the PCI bus.
+AHCI_SLOT = 3
 _FDC, _FDC_IRQ, _FDC_DMA = 0x3F0, 6, 2
 #: Ports of the DMA controllers: base, offset in the device, ports. Port 80h is the board's own.
 _DMA_PORTS = ((0x00, 0x00, 16), (0x81, 0x31, 15), (0xC0, 0x10, 32))
@@ -56,6 +60,7 @@ class PcDrives:
     Attributes:
         channels: The IDE channels.
         ide: Their PCI function.
+        ahci: The AHCI controller, if a drive hangs on it.
         dma: The ISA DMA controllers.
         floppy: The floppy controller.
         drives: Drives by the name of their medium.
@@ -71,11 +76,21 @@ class PcDrives:
         self.drives: dict[str, Drive] = {}
         self.boot_paths: list[tuple[str, str]] = []
         places: list[Drive | None] = [None] * _IDE_PLACES
+        serial: list[Drive | None] = []
         for medium in media:
-            if medium.kind == "floppy" or medium.interface not in ("auto", "ide"):
+            if medium.kind == "floppy" or medium.interface not in ("auto", "ide", "ahci"):
                 continue
             order = _CDROM_PLACES if medium.kind == "cdrom" else range(_IDE_PLACES)
             free = next((place for place in order if places[place] is None), None)
+            if medium.interface == "ahci" or (medium.interface == "auto" and free is None):
+                if len(serial) == AHCI_PORTS:
+                    raise ConfigError(f"{medium.name}: all {AHCI_PORTS} AHCI ports are taken")
+                drive = _drive(medium, len(self.drives), serial_link=True)
+                path = f"pci8086,2922@{AHCI_SLOT}/drive@{len(serial)}/disk@0"
+                self.boot_paths.append((medium.kind, path))
+                self.drives[medium.name] = drive
+                serial.append(drive)
+                continue
             if free is None:
                 raise ConfigError(f"{medium.name}: the IDE controller takes {_IDE_PLACES} drives")
             places[free] = self.drives[medium.name] = _drive(medium, len(self.drives))
@@ -86,6 +101,7 @@ class PcDrives:
             IdeChannel((places[2], places[3]), isa(IDE_IRQS[1])),
         )
         self.ide = PiixIde(self.channels)
+        self.ahci = AhciController(serial) if serial else None
         self.dma = IsaDma(memory)
         self._floppies: dict[str, int] = {}
         floppies: list[FloppyDrive | None] = [None, None]
@@ -132,6 +148,8 @@ class PcDrives:
         """Ends what is under way."""
         for channel in self.channels:
             channel.cancel()
+        if self.ahci is not None:
+            self.ahci.cancel()
         self.floppy.cancel()
 
     def insert(self, name: str, queue: BlockQueue | None) -> None:

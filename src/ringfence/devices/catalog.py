@@ -52,6 +52,7 @@ FUNCTIONS: dict[str, Model] = {
     "i440fx": Model("pci.host_bridge", "HostBridge", "Intel 440FX host bridge"),
     "piix3": Model("chipset.piix3", "Piix3", "PIIX3 ISA bridge and interrupt router"),
     "stdvga": Model("vga.stdvga", "StdVga", "VGA as Bochs and QEMU have it, on PCI"),
+    "ahci": Model("ahci.controller", "AhciController", "ICH9 AHCI controller"),
     "piix3-ide": Model("ide.piix", "PiixIde", "PIIX3 IDE controller with bus masters"),
     "e1000": Model("net.e1000_pci", "E1000", "Intel 82540EM gigabit network card"),
     "rtl8029": Model("net.rtl8029", "Rtl8029", "Realtek RTL8029AS network card (NE2000)"),

@@ -16,6 +16,7 @@ from ringfence.devices.disk.ata import AtaDisk
 from ringfence.devices.disk.cdrom import Cdrom
 from ringfence.devices.dma.i8237 import IsaDma
 from ringfence.devices.floppy.drive import FloppyDrive
+from ringfence.devices.ide.channel import IdeChannel
 from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.pci.host_bridge import HostBridge
 from ringfence.devices.pci.pci_bus import PciBus
@@ -46,10 +47,9 @@ def bus_with_bridge() -> PciBus:
     return bus
 
 
-def channel(model: type[Any]) -> Device:
+def channel(model: type[Any]) -> Any:
     """A disk and a CD-ROM drive on one cable."""
-    found: Device = model((AtaDisk(disks.queue(1 << 20)), Cdrom(disks.queue(1 << 20))), Wire())
-    return found
+    return model((AtaDisk(disks.queue(1 << 20)), Cdrom(disks.queue(1 << 20))), Wire())
 
 
 def floppy(model: type[Any]) -> Device:
@@ -84,6 +84,8 @@ POKES = 3000
 FUNCTION_BUILDERS: dict[str, Callable[[type[Any]], PciDevice]] = {
     "i440fx": lambda model: model(),
     "piix3": lambda model: model(lambda irq: Wire()),
+    "piix3-ide": lambda model: model((channel(IdeChannel), IdeChannel((None, None), Wire()))),
+    "ahci": lambda model: model([AtaDisk(disks.queue()), None, Cdrom(None, sata=True)]),
     "piix4-pm": lambda model: model(AcpiPm(Wire(), HandClock(), lambda: None)),
 }
 
