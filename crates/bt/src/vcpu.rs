@@ -23,6 +23,8 @@ const CONTEXT_BYTES: usize = 15;
 pub struct BtVcpu {
     core: Box<Core>,
     id: u32,
+    /// An exit that came while an instruction was completed for [`Vcpu::state`].
+    kept: Option<Exit>,
 }
 
 impl BtVcpu {
@@ -56,6 +58,7 @@ impl BtVcpu {
         Ok(Self {
             core: Core::new(id, model, memory, devices, clock)?,
             id,
+            kept: None,
         })
     }
 
@@ -94,6 +97,9 @@ impl BtVcpu {
 
 impl Vcpu for BtVcpu {
     fn run(&mut self, completion: u64) -> Result<Exit, EngineError> {
+        if let Some(exit) = self.kept.take() {
+            return Ok(exit);
+        }
         self.core.run(completion)
     }
 
@@ -188,6 +194,12 @@ impl Vcpu for BtVcpu {
     }
 
     fn state(&mut self) -> Result<ProcessorState, EngineError> {
+        self.kept = match self.kept.take() {
+            None if self.core.is_incomplete() && !self.core.waits_for_answer() => {
+                self.core.step(0)?
+            }
+            kept => kept,
+        };
         if self.core.is_incomplete() {
             let what = "an instruction waits for a device";
             return Err(EngineError::BadState(what.to_owned()));
@@ -218,6 +230,7 @@ impl Vcpu for BtVcpu {
         self.set_registers(&state.registers);
         state::set(self.core.cpu(), state);
         self.set_system_registers(&state.system);
+        self.kept = None;
         self.core.nmi_pending = state.events.nmi_pending;
         self.core.begin_with(state.events.injected);
         Ok(())

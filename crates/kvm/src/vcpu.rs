@@ -64,6 +64,8 @@ pub struct KvmVcpu {
     power_up: (kvm_regs, kvm_sregs),
     long_mode: bool,
     debugging: Debugging,
+    /// An exit that came while an instruction was completed for [`Vcpu::state`].
+    kept: Option<Exit>,
     statistics: Statistics,
     // What follows is in use where the kernel has no chips.
     halted: bool,
@@ -118,6 +120,7 @@ impl KvmVcpu {
             power_up,
             long_mode: model.features().has(Feature::LM),
             debugging: Debugging::default(),
+            kept: None,
             statistics: Statistics::default(),
             halted: false,
             nmi_waits: false,
@@ -220,6 +223,60 @@ impl KvmVcpu {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Goes on where a breakpoint may be, which is not to stop the processor once more.
+    fn run_past_breakpoint(&mut self) -> Result<Exit, EngineError> {
+        let wanted = self.debugging;
+        if !self.at_breakpoint(&wanted) {
+            return self.run_until_exit();
+        }
+        let step = Debugging {
+            single_step: true,
+            ..Debugging::default()
+        };
+        self.debug(&step)?;
+        let result = self.run_until_exit();
+        self.debug(&wanted)?;
+        match result {
+            Ok(Exit::Debug { .. }) if !wanted.single_step && !self.at_breakpoint(&wanted) => {
+                self.run_until_exit()
+            }
+            result => result,
+        }
+    }
+
+    fn at_breakpoint(&self, debugging: &Debugging) -> bool {
+        let system = self.system_registers();
+        let long = system.efer & cr::EFER_LMA != 0 && system.segments[1].attributes.long();
+        let rip = self.registers().rip;
+        let address = if long {
+            rip
+        } else {
+            system.segments[1].base.wrapping_add(rip) & 0xffff_ffff
+        };
+        debugging.breakpoints.contains(&Some(address))
+    }
+
+    fn debug(&self, debugging: &Debugging) -> Result<(), EngineError> {
+        let mut argument = kvm_guest_debug::default();
+        if *debugging != Debugging::default() {
+            argument.control = KVM_GUESTDBG_ENABLE;
+        }
+        if debugging.single_step {
+            argument.control |= KVM_GUESTDBG_SINGLESTEP;
+        }
+        for (index, address) in debugging.breakpoints.iter().enumerate() {
+            if let Some(address) = address {
+                argument.control |= KVM_GUESTDBG_USE_HW_BP;
+                argument.arch.debugreg[index] = *address;
+                // Globally enabled, execution, one byte (SDM vol. 3B, 17.2.4).
+                argument.arch.debugreg[7] |= 2 << (index * 2);
+            }
+        }
+        self.fd
+            .set_guest_debug(&argument)
+            .map_err(refused("debugging of the guest"))
     }
 
     /// What KVM_RUN has returned for: an exit, or `None` when this engine has dealt with it.
@@ -383,6 +440,10 @@ impl KvmVcpu {
 
     /// Has KVM complete an instruction whose exit was answered, without going on.
     fn settle(&mut self) -> Result<(), EngineError> {
+        if self.kept.is_some() {
+            let what = "an instruction waits for a device".to_owned();
+            return Err(EngineError::BadState(what));
+        }
         match self.pending {
             Pending::Ports(access) if access.input => {
                 let what = "an instruction waits for a device".to_owned();
@@ -408,7 +469,8 @@ impl KvmVcpu {
                 Err(error) => return Err(refused("to complete an instruction")(error)),
                 // One instruction may make several accesses.
                 Ok(()) => {
-                    if let Some(_exit) = self.after_run()? {
+                    self.kept = self.after_run()?;
+                    if self.kept.is_some() {
                         let what = "an instruction waits for a device".to_owned();
                         return Err(EngineError::BadState(what));
                     }
@@ -443,12 +505,19 @@ impl KvmVcpu {
 
 impl Vcpu for KvmVcpu {
     fn run(&mut self, completion: u64) -> Result<Exit, EngineError> {
+        if let Some(exit) = self.kept.take() {
+            return Ok(exit);
+        }
         if let Some(exit) = self.complete(completion) {
             return Ok(exit);
         }
         self.shared.slots.check()?;
         self.kicker.enter();
-        let result = self.run_until_exit();
+        let result = if self.debugging.breakpoints == [None; 4] {
+            self.run_until_exit()
+        } else {
+            self.run_past_breakpoint()
+        };
         self.kicker.leave();
         result
     }
@@ -536,24 +605,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn set_debugging(&mut self, debugging: &Debugging) -> Result<(), EngineError> {
-        let mut argument = kvm_guest_debug::default();
-        if *debugging != Debugging::default() {
-            argument.control = KVM_GUESTDBG_ENABLE;
-        }
-        if debugging.single_step {
-            argument.control |= KVM_GUESTDBG_SINGLESTEP;
-        }
-        for (index, address) in debugging.breakpoints.iter().enumerate() {
-            if let Some(address) = address {
-                argument.control |= KVM_GUESTDBG_USE_HW_BP;
-                argument.arch.debugreg[index] = *address;
-                // Globally enabled, execution, one byte (SDM vol. 3B, 17.2.4).
-                argument.arch.debugreg[7] |= 2 << (index * 2);
-            }
-        }
-        self.fd
-            .set_guest_debug(&argument)
-            .map_err(refused("debugging of the guest"))?;
+        self.debug(debugging)?;
         self.debugging = *debugging;
         Ok(())
     }

@@ -39,6 +39,14 @@ impl Core {
         self.incomplete.is_some()
     }
 
+    /// Whether the machine has to bring a value before the instruction can go on.
+    pub fn waits_for_answer(&self) -> bool {
+        matches!(
+            self.answering,
+            Some(Exit::PortIn { .. } | Exit::PortInString { .. } | Exit::MmioRead { .. })
+        )
+    }
+
     /// Forgets what was half done, and has `injected` delivered first.
     pub fn begin_with(&mut self, injected: Option<Injected>) {
         self.answering = None;
