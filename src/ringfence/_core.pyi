@@ -206,8 +206,9 @@ class Memory:
 class Machine:
     """One virtual machine: guest memory, interrupt hardware, processors. Thread-safe.
 
-    The interrupt hardware is two PICs, a PIT, an I/O APIC, and a local APIC per processor. ``cpu``
-    is the model of all processors: ``model,+feature,-feature``. ``engine`` is ``bt`` or ``kvm``; of
+    The interrupt hardware is two PICs, a PIT, an HPET, an I/O APIC, and a local APIC per
+    processor. ``cpu`` is the model of all processors: ``model,+feature,-feature``. ``engine`` is
+    ``bt`` or ``kvm``; of
     ``kvm``, ``device`` is the path (``/dev/kvm``), and ``chips`` says where the interrupt hardware
     is: in the ``kernel``, our ``own``, or ``auto``.
     """
@@ -297,12 +298,17 @@ class Machine:
         """Fills guest memory."""
     def irq_line(self, gsi: int, level: bool) -> None:
         """Sets the level of a global system interrupt (0 to 23; 0 to 15 reach the PICs too)."""
+    def pm_timer(self, port: int | None) -> None:
+        """Answers double-word reads of the ACPI power management timer at ``port``."""
     def signal_msi(self, address: int, data: int) -> None:
         """Delivers a message-signalled interrupt."""
     def attach_video(self, video: Video) -> None:
         """Serves memory window and busiest ports of a VGA inside the engine; a machine has one."""
     def vcpu(self, index: int) -> Vcpu:
         """A virtual processor. 0 is the bootstrap processor; the others wait for INIT and SIPI."""
+    @property
+    def hpet(self) -> bool:
+        """Whether there are high precision event timers at FED00000h."""
     @property
     def vcpus(self) -> int: ...
     @property

@@ -1,6 +1,7 @@
 //! The chips that all processors of a machine share, and the wires between them: PICs, PIT with
-//! port 61h, I/O APIC.
+//! port 61h, HPET, I/O APIC.
 
+use crate::hpet::{Hpet, Route};
 use crate::ioapic::{Bus, IoApic};
 use crate::message::Delivery;
 use crate::pic::Pics;
@@ -10,6 +11,8 @@ use crate::pit::Pit;
 const TIMER_IRQ: u8 = 0;
 /// I/O APIC pin of the timer: the interrupt source override of every PC.
 const TIMER_PIN: u8 = 2;
+/// IRQ of the real-time clock.
+const CLOCK_IRQ: u8 = 8;
 /// I/O APIC pin of the PICs' INTR.
 const PIC_PIN: u8 = 0;
 /// Timer interrupts that are made up for when the guest or the host was late; more are dropped.
@@ -31,6 +34,7 @@ const PORT61_OUT: u8 = 1 << 5;
 pub(crate) struct Board {
     pub(crate) pics: Pics,
     pub(crate) ioapic: IoApic,
+    pub(crate) hpet: Hpet,
     pit: Pit,
     port61: u8,
     /// Timer interrupts that have not been delivered yet.
@@ -82,6 +86,8 @@ impl Board {
                 self.set_timer_line(level, bus);
             }
             Ok(TIMER_PIN) | Err(_) => {}
+            // Disconnected while the HPET stands in for the clock.
+            Ok(CLOCK_IRQ) if self.hpet.legacy() => {}
             Ok(gsi) => {
                 self.pics.set_line(gsi, level);
                 self.ioapic.set_line(gsi, level, bus);
@@ -98,7 +104,11 @@ impl Board {
 
     /// Brings wires up to date: the timer's output to IRQ 0, INTR to the I/O APIC.
     pub(crate) fn settle(&mut self, now: u64, bus: Bus<'_>) {
+        self.settle_hpet(now, bus);
         self.late_ticks = (self.late_ticks + self.pit.take_rises(now)).min(MAX_LATE_TICKS);
+        if self.hpet.legacy() {
+            self.late_ticks = 0;
+        }
         if self.late_ticks > 0 {
             self.set_timer_line(false, bus);
             if self.set_timer_line(true, bus) {
@@ -114,6 +124,45 @@ impl Board {
         self.ioapic.set_line(PIC_PIN, output, bus);
     }
 
+    /// Carries out what the HPET does to its interrupts.
+    fn settle_hpet(&mut self, now: u64, bus: Bus<'_>) {
+        for output in self.hpet.take_outputs(now) {
+            let pin = match output.route {
+                Route::Nothing => continue,
+                Route::Message(message) => {
+                    if output.edge {
+                        bus(&message);
+                    }
+                    continue;
+                }
+                Route::LegacyTimer => TIMER_PIN,
+                Route::LegacyClock => CLOCK_IRQ,
+                Route::Pin(pin) => pin,
+            };
+            if output.edge {
+                self.set_hpet_line(pin, false, bus);
+                self.set_hpet_line(pin, true, bus);
+            }
+            self.set_hpet_line(pin, output.level, bus);
+        }
+    }
+
+    fn set_hpet_line(&mut self, pin: u8, level: bool, bus: Bus<'_>) {
+        match pin {
+            TIMER_PIN => {
+                self.set_timer_line(level, bus);
+            }
+            CLOCK_IRQ => {
+                self.pics.set_line(CLOCK_IRQ, level);
+                self.ioapic.set_line(CLOCK_IRQ, level, bus);
+            }
+            // Pins beyond the PICs' lines are the timers' alone.
+            pin => {
+                self.ioapic.set_line(pin, level, bus);
+            }
+        }
+    }
+
     fn timer_masked(&self) -> bool {
         self.pics.masked(TIMER_IRQ) && self.ioapic.masked(TIMER_PIN)
     }
@@ -124,12 +173,13 @@ impl Board {
             .then(|| self.ioapic.vector(TIMER_PIN))
     }
 
-    /// Nanosecond of the timer's next interrupt; `None` when nobody would see it.
+    /// Nanosecond of the timers' next interrupt; `None` when nobody would see it.
     pub(crate) fn deadline(&self, now: u64) -> Option<u64> {
-        if self.timer_masked() {
+        let pit = if self.timer_masked() || self.hpet.legacy() {
             None
         } else {
             self.pit.next_rise(now)
-        }
+        };
+        [pit, self.hpet.deadline(now)].into_iter().flatten().min()
     }
 }

@@ -1,4 +1,4 @@
-//! Interrupt hardware of a PC: dual 8259A, 8254, local APICs and I/O APIC; the memory of a VGA.
+//! Interrupt hardware of a PC: dual 8259A, 8254, HPET, local APICs and I/O APIC; the memory of a VGA.
 //!
 //! Each chip is a plain state machine that is told the time ([`Time`]) and hands out what it
 //! sends ([`Message`]); none has a thread, a lock or a clock of its own. [`Platform`] wires them
@@ -7,6 +7,7 @@
 
 mod alarm;
 mod board;
+pub mod hpet;
 pub mod ioapic;
 pub mod lapic;
 pub mod message;

@@ -103,4 +103,11 @@ pub trait MachineOps: Send + Sync + Debug {
     /// # Errors
     /// [`EngineError::BadState`] when there is none of that number.
     fn remove_irq_event(&self, number: u32) -> Result<(), EngineError>;
+    /// Answers double-word reads of the ACPI power management timer at `port` without an exit, or
+    /// not any more. An engine that can't leaves them to the device.
+    fn set_pm_timer(&self, _port: Option<u16>) {}
+    /// Whether there are high precision event timers at FED0_0000h.
+    fn has_hpet(&self) -> bool {
+        false
+    }
 }

@@ -325,6 +325,16 @@ impl Machine {
         detached(py, || Ok(self.machine.irq_line(gsi, level)?))
     }
 
+    /// Answers double-word reads of the ACPI power management timer at ``port``; ``None``: leaves
+    /// them to the device.
+    #[pyo3(signature = (port))]
+    fn pm_timer(&self, py: Python<'_>, port: Option<u16>) -> PyResult<()> {
+        detached(py, || {
+            self.machine.set_pm_timer(port);
+            Ok(())
+        })
+    }
+
     /// Delivers a message-signalled interrupt.
     fn signal_msi(&self, py: Python<'_>, address: u64, data: u32) -> PyResult<()> {
         detached(py, || Ok(self.machine.signal_msi(address, data)?))
@@ -348,6 +358,12 @@ impl Machine {
                 Err(Failure::BadArgument(what).into())
             }
         }
+    }
+
+    /// Whether there are high precision event timers at FED00000h.
+    #[getter]
+    fn hpet(&self) -> bool {
+        self.machine.has_hpet()
     }
 
     /// Number of virtual processors.

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ringfence.boards import pc_layout as layout
 from ringfence.bus import IrqLine
-from ringfence.devices.chipset.acpi_pm import AcpiPm
+from ringfence.devices.chipset.acpi_pm import PM_TIMER, AcpiPm
 from ringfence.devices.chipset.piix3 import PIRQ_ROUTE, Piix3
 from ringfence.devices.chipset.piix4_pm import PM_BASE, PM_ENABLE, Piix4Pm
 from ringfence.devices.pci.host_bridge import HostBridge, PamPiece
@@ -45,6 +45,7 @@ class I440Fx:
         pm: The power management registers.
         pam: Told where the pieces of memory below 1 MiB go.
         subsystem: Subsystem vendor and identifier of the host bridge.
+        pm_timer: Told the port of the power management timer.
     """
 
     low_limit = layout.LOW_LIMIT
@@ -57,9 +58,14 @@ class I440Fx:
         pm: AcpiPm,
         pam: Callable[[list[PamPiece]], None] | None,
         subsystem: tuple[int, int] = (0, 0),
+        pm_timer: Callable[[int | None], None] | None = None,
     ) -> None:
+        def moved(base: int | None) -> None:
+            if pm_timer is not None:
+                pm_timer(None if base is None else base + PM_TIMER)
+
         self.bridge = Piix3(isa)
-        self.power = Piix4Pm(pm)
+        self.power = Piix4Pm(pm, moved)
         bus.intx = self.bridge.set_pin
         bus.add(HostBridge(pam, subsystem), layout.HOST_BRIDGE, name="i440fx")
         bus.add(self.bridge, layout.SOUTH_BRIDGE, name="piix3")

@@ -105,6 +105,10 @@ class HostEnds:
     a20: Callable[[bool], None] | None = None
     #: Makes virtqueues in guest memory; without it, no virtio device can be plugged in.
     queues: VirtQueues | None = None
+    #: Makes the engine answer reads of the power management timer at a port itself.
+    pm_timer: Callable[[int | None], None] | None = None
+    #: The engine has high precision event timers.
+    hpet: bool = False
 
 
 class _Placed(NamedTuple):
@@ -171,6 +175,7 @@ class Pc:
         self.debug = DebugConsole(ends.debug, ends.clock)
         self.addresses = AddressMap(self.ports, self.mmio, ends.memory_map)
         self.pci_bus = PciBus(self.addresses, ends.memory, ends.signal_msi)
+        self._pm_timer = ends.pm_timer
         self.boot_entries: list[BootEntry] = []
         self.rom = None
         if firmware is not None:
@@ -181,7 +186,10 @@ class Pc:
             self.pm,
             self.rom.set_pam if self.rom is not None else None,
             (0, 0) if firmware is None else layout.FW_CFG_SUBSYSTEM,
+            self._move_pm_timer,
         )
+        # An operating system that is booted directly has better clocks, and sets up fewer.
+        self._hpet = ends.hpet and firmware is not None
         self._a20 = ends.a20
         self._a20_closed: set[str] = set()
         self.i8042 = None
@@ -282,7 +290,7 @@ class Pc:
         self.drives.close()
         for line in self._lines.values():
             line.disconnect()
-        self._a20 = None
+        self._a20 = self._pm_timer = None
         self.pci_bus.close()
         if self.rom is not None:
             self.rom.close()
@@ -362,6 +370,10 @@ class Pc:
 
         return moved
 
+    def _move_pm_timer(self, port: int | None) -> None:
+        if self._pm_timer is not None:
+            self._pm_timer(port)
+
     def _acpi_hardware(self) -> acpi.AcpiHardware:
         return layout.acpi_hardware(
             self.cpus,
@@ -371,7 +383,7 @@ class Pc:
             vga=self.display is not None,
             pci=self.chipset.pci_root(self.memory),
             pm=self.chipset.pm_base(),
-        )
+        )._replace(hpet=layout.HPET if self._hpet else None)
 
     def _describe(self, boot_order: Sequence[str], boot_menu: bool) -> None:
         """Tells firmware what it can't find by itself."""

@@ -89,6 +89,7 @@ PCI_MEMORY = range(0xE0000000, 0xFEC00000)
 PCI_HIGH_SIZE = 64 * GIB
 LOCAL_APIC = 0xFEE00000
 IO_APIC = 0xFEC00000
+HPET = 0xFED00000
 
 
 def memory_map(memory: int, low_limit: int = LOW_LIMIT) -> list[MemoryRange]:

@@ -377,6 +377,8 @@ class Machine:
                 memory_map=memory,
                 firmware_log=self.firmware_log,
                 a20=machine.a20,
+                pm_timer=getattr(machine, "pm_timer", None),
+                hpet=getattr(machine, "hpet", False),
                 signal_msi=machine.signal_msi,
                 media=self._media.ends(self._workers) if self._media else (),
                 attach_video=getattr(machine, "attach_video", _leave_to_the_buses),

@@ -1,19 +1,26 @@
 //! Accesses of the processors: ports, registers in memory, MSRs, interrupts.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use ringfence_engine::{IoAddress, LocalDevices, VcpuEvent};
 
 use super::slot::summary;
-use super::{Pass, Platform, lock};
+use super::{Pass, Platform, lock, pm_timer_ticks};
 use crate::board::Board;
-use crate::ioapic;
 use crate::lapic::Effect;
+use crate::{hpet, ioapic};
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8ff;
+
+/// Where in the HPET's window an access lies.
+fn hpet_offset(address: u64) -> Option<u64> {
+    address
+        .checked_sub(hpet::BASE)
+        .filter(|&offset| offset < hpet::SIZE)
+}
 
 impl Platform {
     fn lapic_read(&self, vcpu: u32, offset: u32, size: u8) -> Option<u64> {
@@ -37,6 +44,9 @@ impl Platform {
 impl LocalDevices for Platform {
     fn port_read(&self, _vcpu: u32, port: u16, size: u8) -> Option<u32> {
         if !Board::has_port(port) {
+            if size == 4 && u32::from(port) == self.pm_timer.load(Relaxed) {
+                return Some(pm_timer_ticks(self.clock.nanoseconds()));
+            }
             return self.video.port_read(port, size);
         }
         let mut pass = Pass::default();
@@ -86,6 +96,10 @@ impl LocalDevices for Platform {
         if let Some(value) = self.video.mmio_read(address, size) {
             return Some(value);
         }
+        if let Some(offset) = hpet_offset(address) {
+            let now = self.clock.nanoseconds();
+            return Some(lock(&self.board).hpet.read(offset, size, now));
+        }
         let offset = address
             .checked_sub(ioapic::BASE)
             .filter(|&offset| offset < ioapic::SIZE)?;
@@ -109,6 +123,10 @@ impl LocalDevices for Platform {
                 });
                 self.apply(effect.unwrap_or(Effect::None), &mut pass);
             }
+        } else if let Some(offset) = hpet_offset(address) {
+            self.with_board(&mut pass, |board, now, _| {
+                board.hpet.write(offset, size, value, now);
+            });
         } else if let Some(offset) = address
             .checked_sub(ioapic::BASE)
             .filter(|&offset| offset < ioapic::SIZE)

@@ -146,6 +146,14 @@ impl MachineOps for Platform {
         Ok(())
     }
 
+    fn set_pm_timer(&self, port: Option<u16>) {
+        Self::set_pm_timer(self, port);
+    }
+
+    fn has_hpet(&self) -> bool {
+        true
+    }
+
     fn add_io_event(&self, event: IoEvent, fd: OwnedFd) -> Result<(), EngineError> {
         event.check()?;
         let mut events = self

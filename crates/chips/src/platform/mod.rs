@@ -24,6 +24,7 @@ use crate::board::Board;
 use crate::ioapic::Bus;
 use crate::lapic::{Effect, Lapic};
 use crate::message::{Delivery, DeliveryMode, Message, Target};
+use crate::time::scale;
 use events::{IoEvents, IrqEvents};
 use slot::{NO_PAGE, Slot, summary};
 pub use video::VideoSlot;
@@ -34,6 +35,11 @@ pub const MAX_VCPUS: u32 = 64;
 /// Shortest sleep of the timer thread in nanoseconds: a guest's fastest timer must not keep a
 /// host processor busy.
 const SHORTEST_SLEEP: u64 = 20_000;
+
+/// No port, in [`Platform::pm_timer`].
+const NO_PORT: u32 = u32::MAX;
+/// Frequency of the ACPI power management timer (ACPI specification 6.5, section 4.8.2.1).
+const PM_TIMER_HZ: u64 = 3_579_545;
 
 /// No vector, in [`Platform::late_vector`].
 const NO_VECTOR: u16 = 0x100;
@@ -63,8 +69,10 @@ pub struct Platform {
     pic_output: AtomicBool,
     /// Vector whose EOI the board waits for to deliver a late timer interrupt.
     late_vector: AtomicU16,
-    /// When the PIT is due, in nanoseconds.
+    /// When PIT or HPET are due, in nanoseconds.
     pit_deadline: AtomicU64,
+    /// Port of the ACPI power management timer; [`NO_PORT`]: nowhere.
+    pm_timer: AtomicU32,
     /// Where the search for the destination of lowest priority begins.
     rotation: AtomicU32,
     alarm: OnceLock<Alarm>,
@@ -100,6 +108,7 @@ impl Platform {
             pic_output: AtomicBool::new(false),
             late_vector: AtomicU16::new(NO_VECTOR),
             pit_deadline: AtomicU64::new(u64::MAX),
+            pm_timer: AtomicU32::new(NO_PORT),
             rotation: AtomicU32::new(0),
             alarm: OnceLock::new(),
             video: Arc::new(VideoSlot::new(clock.clone())),
@@ -139,6 +148,12 @@ impl Platform {
         let mut pass = Pass::default();
         self.with_board(&mut pass, |board, _, bus| board.set_line(gsi, level, bus));
         self.finish(pass);
+    }
+
+    /// Answers double-word reads of the ACPI power management timer at `port`, or not any more.
+    /// Its other registers are a device's; guests read this one in loops.
+    pub fn set_pm_timer(&self, port: Option<u16>) {
+        self.pm_timer.store(port.map_or(NO_PORT, u32::from), SeqCst);
     }
 
     /// Delivers a message-signalled interrupt; one that is not valid is dropped.
@@ -364,6 +379,11 @@ impl Timers for Platform {
         let next = deadlines.fold(self.pit_deadline.load(SeqCst), u64::min);
         next.max(self.clock.nanoseconds().saturating_add(SHORTEST_SLEEP))
     }
+}
+
+/// The ACPI power management timer at a time in nanoseconds: 32 bits.
+fn pm_timer_ticks(nanoseconds: u64) -> u32 {
+    scale(nanoseconds, PM_TIMER_HZ, 1_000_000_000) as u32
 }
 
 /// Locks; a panic of another thread leaves a chip in some state that a guest could reach too.

@@ -5,6 +5,7 @@ themselves are :class:`~ringfence.devices.chipset.acpi_pm.AcpiPm`'s. Left out: d
 and what the SMBus host controller would find: no slave is on the bus, so every transfer fails.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from ringfence.bus import State, Window, restore_fields, save_fields
@@ -64,11 +65,13 @@ class Piix4Pm(PciDevice):
 
     Args:
         pm: The power management registers, which it places.
+        moved: Told where they are.
     """
 
-    def __init__(self, pm: AcpiPm) -> None:
+    def __init__(self, pm: AcpiPm, moved: Callable[[int | None], None] | None = None) -> None:
         super().__init__(PciIdentity(0x8086, 0x7113, 0x068000, revision=3), pin=1)
         self.smbus = SmBus()
+        self._moved = moved
         self.set_default(0x06, 0x0280, 2)
         self.set_default(PM_BASE, 1, 4)
         self.set_mask(PM_BASE, 0xFFC0, 4)
@@ -107,7 +110,10 @@ class Piix4Pm(PciDevice):
 
     def _pm_base(self) -> int | None:
         base = self.register(PM_BASE, 2) & 0xFFC0
-        return base if base and self.register(PM_ENABLE, 1) & 1 else None
+        place = base if base and self.register(PM_ENABLE, 1) & 1 else None
+        if self._moved is not None:
+            self._moved(place)
+        return place
 
     def _smbus_base(self) -> int | None:
         base = self.register(_SMBUS_BASE, 2) & 0xFFF0

@@ -7,6 +7,7 @@ from ringfence.firmware.acpi.aml import (
     integer,
     io,
     irq,
+    memory32,
     name,
     package,
     resources,
@@ -45,6 +46,8 @@ def definition(hardware: AcpiHardware) -> bytes:
             io(hardware.smi_command, 2),
         )
     )
+    if hardware.hpet is not None:
+        devices.append(_device("HPET", "PNP0103", 0, memory32(hardware.hpet, 0x400)))
     if hardware.pci is not None:
         devices += pci_root.devices(hardware.pci)
     sleep = integer(hardware.slp_typ_s5)
