@@ -17,6 +17,7 @@ use ringfence_engine::EngineError;
 
 use crate::context::{CLASSES, Context, TARGETS};
 use crate::emit::asm::{Asm, patch};
+use crate::frontend::mode::Mode;
 
 /// Bytes of code per processor, committed as they are used.
 const CODE_SIZE: usize = 96 << 20;
@@ -59,8 +60,8 @@ pub struct Key {
     pub linear: u64,
     /// Guest physical address.
     pub physical: u64,
-    /// Processor mode, see `frontend::mode`.
-    pub mode: u32,
+    /// Processor mode.
+    pub mode: Mode,
 }
 
 /// A direct branch that leaves a block.
@@ -70,7 +71,7 @@ pub struct BranchExit {
     pub site: *mut u8,
     /// Where it goes while it is not linked.
     pub stub: *const u8,
-    /// Linear address of the target.
+    /// Instruction pointer at the target.
     pub target: u64,
     /// The target is wanted in the variant with separate checks.
     pub separate: bool,
@@ -96,6 +97,9 @@ pub struct FaultSite {
 pub struct Block {
     /// What it was translated for.
     pub key: Key,
+    /// What indirect branches to it carry: its instruction pointer, with a tag for the mode unless
+    /// it is 64-bit code.
+    pub address: u64,
     /// Physical address of the second page, if it spans two.
     pub second_page: Option<u64>,
     /// Physical address of the first byte.
@@ -117,7 +121,7 @@ pub struct Block {
     pub faults: Vec<FaultSite>,
     /// The instruction at the end that the interpreter executes.
     pub system: Option<Box<Instruction>>,
-    /// Linear address of that instruction.
+    /// Its instruction pointer.
     pub system_at: u64,
     /// Dropped: never entered again.
     pub dead: bool,
@@ -335,7 +339,7 @@ impl Cache {
     pub fn enter_target(&mut self, context: &mut Context, class: usize, id: BlockId, global: bool) {
         let block = &self.blocks[id as usize];
         let linear = block.key.linear;
-        let slot = linear as usize & (TARGETS - 1);
+        let slot = block.address as usize & (TARGETS - 1);
         for (table, entry) in context.targets[class]
             .iter_mut()
             .zip(block.indirect_entries)
@@ -426,12 +430,12 @@ impl Cache {
         }
         block.dead = true;
         let (key, target) = (block.key, block.indirect_entries[0] as u64);
+        let slot = block.address as usize & (TARGETS - 1);
         let outgoing = block.exits.len() as u8;
         let incoming = std::mem::take(&mut block.incoming);
         if self.map.get(&key) == Some(&id) {
             self.map.remove(&key);
         }
-        let slot = key.linear as usize & (TARGETS - 1);
         for class in 0..CLASSES {
             if target != 0 && context.targets[class][0][slot] == target {
                 context.forget_target(class, slot, self.miss);

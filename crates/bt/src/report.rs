@@ -6,7 +6,6 @@ use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction};
 
 use ringfence_engine::{HotBlock, ProfileReport};
 
-use crate::frontend::mode::Mode;
 use crate::runtime::core::Core;
 use crate::runtime::profile::PHASES;
 
@@ -61,7 +60,7 @@ pub fn profile(core: &Core, most: usize) -> ProfileReport {
     order.sort_by_key(|&i| std::cmp::Reverse(samples[i]));
     let blocks = order.iter().take(most).map(|&i| {
         let block = &cache.blocks[i];
-        let mode = Mode(block.key.mode);
+        let mode = block.key.mode;
         let length = block.high.saturating_sub(block.low).min(0x1000) as usize;
         let mut bytes = vec![0; length];
         let memory = core.world.phys.memory();

@@ -30,6 +30,8 @@ pub struct Fields {
     pub vvvv: Option<u8>,
     /// Register in the opcode byte.
     pub opcode: Option<u8>,
+    /// Operand size in bytes, 2 or 4; `None` is what the prefixes say.
+    pub operand: Option<u8>,
     /// The opcode's direction bit is inverted: ModRM.reg and ModRM.rm change roles.
     pub flip: bool,
 }
@@ -61,12 +63,14 @@ fn parse(bytes: &[u8], bits: u32, has_modrm: bool) -> Option<Parts<'_>> {
         tail: &[],
     };
     let mut i = 0;
+    let mut address16 = bits == 16;
     loop {
         match *bytes.get(i)? {
             0x66 => parts.operand_size = true,
+            0x67 => address16 = bits == 32,
             b @ (0xf2 | 0xf3) => parts.repeat = b,
             0xf0 => parts.lock = true,
-            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 => {}
+            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 => {}
             b @ 0x40..=0x4f if bits == 64 => {
                 parts.rex = b;
                 i += 1;
@@ -125,7 +129,14 @@ fn parse(bytes: &[u8], bits: u32, has_modrm: bool) -> Option<Parts<'_>> {
     }
     let modrm = *bytes.get(end)?;
     let mut after = end + 1;
-    if modrm >> 6 != 3 {
+    if modrm >> 6 != 3 && address16 {
+        after += match modrm >> 6 {
+            1 => 1,
+            2 => 2,
+            _ if modrm & 7 == 6 => 2,
+            _ => 0,
+        };
+    } else if modrm >> 6 != 3 {
         let mut base = modrm & 7;
         if base == 4 {
             base = bytes.get(after)? & 7;
@@ -144,7 +155,7 @@ fn parse(bytes: &[u8], bits: u32, has_modrm: bool) -> Option<Parts<'_>> {
     Some(parts)
 }
 
-/// Emits `bytes` (one instruction of `bits`-bit code, 32- or 64-bit addressing) with `fields`
+/// Emits `bytes` (one instruction of `bits`-bit code) with `fields`
 /// replaced. Segment and address-size prefixes are dropped. Returns the host address of the
 /// instruction, or `None` if it can't be taken apart; nothing is emitted then.
 pub fn rewrite(
@@ -154,9 +165,12 @@ pub fn rewrite(
     has_modrm: bool,
     fields: Fields,
 ) -> Option<*mut u8> {
-    let parts = parse(bytes, bits, has_modrm)?;
+    let mut parts = parse(bytes, bits, has_modrm)?;
+    if let Some(operand) = fields.operand {
+        parts.operand_size = operand == 2;
+    }
     let here = asm.here();
-    if let ([opcode @ 0x40..=0x4f], 32, []) = (parts.opcode, bits, parts.vector) {
+    if let ([opcode @ 0x40..=0x4f], 16 | 32, []) = (parts.opcode, bits, parts.vector) {
         // INC and DEC with the register in the opcode are REX prefixes in 64-bit code.
         let register = fields.opcode.unwrap_or(opcode & 7);
         if parts.operand_size {

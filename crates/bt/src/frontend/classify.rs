@@ -65,6 +65,18 @@ pub enum Kind {
     Pause,
     /// SWAPGS at privilege level 0.
     Swapgs,
+    /// PUSHA.
+    PushAll,
+    /// POPA.
+    PopAll,
+    /// PUSH of a segment register.
+    PushSelector,
+    /// POP to a segment register where the 8086's rules hold.
+    PopSelector,
+    /// MOV to a segment register where the 8086's rules hold.
+    LoadSelector,
+    /// LDS, LES, LSS, LFS, LGS where the 8086's rules hold.
+    FarPointer,
     /// SYSCALL in 64-bit mode.
     Syscall,
     /// SYSRET to 64-bit mode at privilege level 0.
@@ -106,6 +118,8 @@ pub struct CodeInfo {
     pub avx: bool,
     /// May raise a fault on the host: FP exceptions, alignment, divide error.
     pub faults: bool,
+    /// Operand size in bytes, where the operand-size prefix chooses between 2 and 4.
+    pub operand: Option<u8>,
     /// Has a ModRM byte.
     pub modrm: bool,
     /// The r/m operand may be a register or memory.
@@ -145,6 +159,11 @@ fn classify(code: Code) -> CodeInfo {
         kind,
         fp,
         avx: fp && vex,
+        operand: match op.operand_size() {
+            16 => Some(2),
+            32 => Some(4),
+            _ => None,
+        },
         faults: fp || matches!(mnemonic, M::Div | M::Idiv | M::Cmpxchg16b),
         modrm,
         rm_any,
@@ -266,11 +285,7 @@ fn kind(code: Code) -> Kind {
         | M::Reservednop => return Kind::Nop,
         M::Lea => return Kind::Lea,
         M::Leave => {
-            return if code == Code::Leavew {
-                Kind::Interpret
-            } else {
-                Kind::Leave
-            };
+            return Kind::Leave;
         }
         M::Rdtsc => return Kind::Rdtsc,
         M::Rdtscp => return Kind::Rdtscp,
@@ -284,7 +299,11 @@ fn kind(code: Code) -> Kind {
         _ => {}
     }
     match code {
-        Code::Push_r64
+        Code::Push_r16
+        | Code::Push_imm16
+        | Code::Pushw_imm8
+        | Code::Push_rm16
+        | Code::Push_r64
         | Code::Push_r32
         | Code::Pushq_imm8
         | Code::Pushd_imm8
@@ -294,9 +313,46 @@ fn kind(code: Code) -> Kind {
         | Code::Push_rm32 => {
             return Kind::Push;
         }
-        Code::Pop_r64 | Code::Pop_r32 => return Kind::Pop,
-        Code::Pushfq | Code::Pushfd => return Kind::PushFlags,
-        Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => return Kind::ReadSelector,
+        Code::Pop_r64 | Code::Pop_r32 | Code::Pop_r16 => return Kind::Pop,
+        Code::Pushaw | Code::Pushad => return Kind::PushAll,
+        Code::Popaw | Code::Popad => return Kind::PopAll,
+        Code::Pushw_ES
+        | Code::Pushw_CS
+        | Code::Pushw_SS
+        | Code::Pushw_DS
+        | Code::Pushw_FS
+        | Code::Pushw_GS
+        | Code::Pushd_ES
+        | Code::Pushd_CS
+        | Code::Pushd_SS
+        | Code::Pushd_DS
+        | Code::Pushd_FS
+        | Code::Pushd_GS => return Kind::PushSelector,
+        Code::Popw_ES
+        | Code::Popw_SS
+        | Code::Popw_DS
+        | Code::Popw_FS
+        | Code::Popw_GS
+        | Code::Popd_ES
+        | Code::Popd_SS
+        | Code::Popd_DS
+        | Code::Popd_FS
+        | Code::Popd_GS => return Kind::PopSelector,
+        Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 => return Kind::LoadSelector,
+        Code::Les_r16_m1616
+        | Code::Les_r32_m1632
+        | Code::Lds_r16_m1616
+        | Code::Lds_r32_m1632
+        | Code::Lss_r16_m1616
+        | Code::Lss_r32_m1632
+        | Code::Lfs_r16_m1616
+        | Code::Lfs_r32_m1632
+        | Code::Lgs_r16_m1616
+        | Code::Lgs_r32_m1632 => return Kind::FarPointer,
+        Code::Pushfw | Code::Pushfq | Code::Pushfd => return Kind::PushFlags,
+        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
+            return Kind::ReadSelector;
+        }
         Code::Syscall => return Kind::Syscall,
         Code::Sysretq => return Kind::Sysret,
         Code::Pop_rm64 | Code::Pop_rm32 => return Kind::Interpret,
@@ -321,24 +377,43 @@ fn kind(code: Code) -> Kind {
         | Code::Mov_moffs16_AX
         | Code::Mov_moffs32_EAX
         | Code::Mov_moffs64_RAX => return Kind::AbsoluteMove,
-        Code::Call_rel32_64 | Code::Call_rel32_32 => return Kind::Call,
-        Code::Call_rm64 | Code::Call_rm32 => return Kind::CallIndirect,
-        Code::Jmp_rm64 | Code::Jmp_rm32 => return Kind::JumpIndirect,
-        Code::Jmp_rel8_64 | Code::Jmp_rel8_32 | Code::Jmp_rel32_64 | Code::Jmp_rel32_32 => {
+        Code::Call_rel16 | Code::Call_rel32_64 | Code::Call_rel32_32 => return Kind::Call,
+        Code::Call_rm16 | Code::Call_rm64 | Code::Call_rm32 => return Kind::CallIndirect,
+        Code::Jmp_rm16 | Code::Jmp_rm64 | Code::Jmp_rm32 => return Kind::JumpIndirect,
+        Code::Jmp_rel8_16
+        | Code::Jmp_rel16
+        | Code::Jmp_rel8_64
+        | Code::Jmp_rel8_32
+        | Code::Jmp_rel32_64
+        | Code::Jmp_rel32_32 => {
             return Kind::Jump;
         }
-        Code::Retnq | Code::Retnd | Code::Retnq_imm16 | Code::Retnd_imm16 => return Kind::Return,
-        Code::Jrcxz_rel8_64 | Code::Jecxz_rel8_64 | Code::Jecxz_rel8_32 => {
+        Code::Retnw
+        | Code::Retnw_imm16
+        | Code::Retnq
+        | Code::Retnd
+        | Code::Retnq_imm16
+        | Code::Retnd_imm16 => return Kind::Return,
+        Code::Jrcxz_rel8_64
+        | Code::Jecxz_rel8_64
+        | Code::Jecxz_rel8_32
+        | Code::Jecxz_rel8_16
+        | Code::Jcxz_rel8_16
+        | Code::Jcxz_rel8_32 => {
             return Kind::JumpIfZero;
         }
-        Code::Loop_rel8_64_RCX | Code::Loop_rel8_64_ECX | Code::Loop_rel8_32_ECX => {
+        Code::Loop_rel8_64_RCX
+        | Code::Loop_rel8_64_ECX
+        | Code::Loop_rel8_32_ECX
+        | Code::Loop_rel8_16_ECX
+        | Code::Loop_rel8_16_CX
+        | Code::Loop_rel8_32_CX => {
             return Kind::Loop;
         }
         _ => {}
     }
     if code.is_jcc_short_or_near() {
-        let wide = code.op_code().operand_size() != 16;
-        return if wide { Kind::JumpIf } else { Kind::Interpret };
+        return Kind::JumpIf;
     }
     if code.flow_control() != C::Next
         || code.op_code().is_input_output()

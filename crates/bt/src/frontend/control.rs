@@ -17,17 +17,20 @@ impl Lower<'_> {
     /// Emits an instruction that ends the block.
     pub(super) fn control(&mut self, decoded: &Decoded) {
         let instruction = &decoded.instruction;
-        let live = decoded.live_after;
-        let next = instruction.next_ip();
+        let (live, live_before) = (decoded.live_after, decoded.live_before());
+        let next = decoded.next_ip;
         let ip = instruction.ip();
         match decoded.kind {
             Kind::Jump => self.branch(instruction.near_branch_target(), ip, live),
             Kind::JumpIfZero => self.jump_if_zero(decoded),
             Kind::Loop => {
-                let wide = instruction.code() == iced_x86::Code::Loop_rel8_64_RCX;
-                self.hot.lea(wide, RCX, Mem::at(RCX, -1));
+                let bits = count_bits(instruction.code());
+                if bits == 16 {
+                    self.hot.byte(0x66);
+                }
+                self.hot.lea(bits == 64, RCX, Mem::at(RCX, -1));
                 self.need_flags(live);
-                self.count_zero(wide, next, instruction.near_branch_target(), ip, live);
+                self.count_zero(bits, next, instruction.near_branch_target(), ip, live);
             }
             Kind::Call => {
                 self.push_return(decoded, next);
@@ -36,12 +39,17 @@ impl Lower<'_> {
             Kind::CallIndirect => self.call_indirect(decoded, next),
             Kind::JumpIndirect => {
                 self.indirect_target(decoded);
+                self.check_target(decoded);
                 self.indirect(live);
             }
             Kind::Return => {
-                let slot = self.slot();
+                let slot = i32::from(decoded.slot);
                 let (base, disp) = self.stack_operand(decoded, false);
-                sized(self.hot, slot as u32, op::LOAD, R10, Mem::at(base, disp));
+                if !self.covers(decoded) {
+                    self.clobber_flags(live_before);
+                }
+                self.load_target(slot, Mem::at(base, disp));
+                self.check_target(decoded);
                 let extra = if instruction.op_count() == 1 {
                     instruction.immediate16()
                 } else {
@@ -61,11 +69,10 @@ impl Lower<'_> {
 
     /// Pushes the return address. R10 is lost.
     fn push_return(&mut self, decoded: &Decoded, next: u64) {
-        let slot = self.slot();
+        let slot = i32::from(decoded.slot);
         let (base, disp) = self.stack_operand(decoded, true);
-        if slot == 4 || i32::try_from(next as i64).is_ok() {
-            self.hot.op_mem(slot == 8, &[0xc7], 0, Mem::at(base, disp));
-            self.hot.dword(next as u32);
+        if slot < 8 || i32::try_from(next as i64).is_ok() {
+            self.store_immediate(slot as u32, Mem::at(base, disp), next as u32);
         } else {
             self.hot.mov_imm(R10, next);
             self.hot.store(Mem::at(base, disp), R10);
@@ -78,12 +85,13 @@ impl Lower<'_> {
         let register = instruction.op0_register();
         let in_host = instruction.op0_kind() == OpKind::Register
             && matches!(map(register.number() as u8), Gpr::Host(host) if host != R9);
-        if in_host {
+        if in_host && self.covers(decoded) {
             self.push_return(decoded, next);
             self.indirect_target(decoded);
         } else {
             // Making room for the return address may take R10.
             self.indirect_target(decoded);
+            self.check_target(decoded);
             self.hot.store(Mem::gs(at!(scratch)), R10);
             self.push_return(decoded, next);
             self.hot.load(R10, Mem::gs(at!(scratch)));
@@ -94,12 +102,21 @@ impl Lower<'_> {
     /// Puts the target of an indirect branch into R10.
     fn indirect_target(&mut self, decoded: &Decoded) {
         let instruction = &decoded.instruction;
-        let slot = self.slot() as u32;
-        if instruction.op0_kind() == OpKind::Memory {
-            let (base, disp) = self.operand(decoded, slot, false, true);
-            sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
+        let slot = u32::from(decoded.slot);
+        let memory = instruction.op0_kind() == OpKind::Memory;
+        let place = memory.then(|| self.operand(decoded, slot, false, true));
+        if !self.covers(decoded) {
+            self.clobber_flags(decoded.live_before());
+        }
+        if let Some((base, disp)) = place {
+            self.load_target(slot as i32, Mem::at(base, disp));
         } else {
             match map(instruction.op0_register().number() as u8) {
+                Gpr::Host(host) if slot == 2 => {
+                    // movzx r10d, host16
+                    self.hot
+                        .bytes(&[0x44 | host >> 3, 0x0f, 0xb7, 0xd0 | host & 7]);
+                }
                 Gpr::Host(host) => self.hot.op_reg(slot == 8, op::LOAD, R10, host),
                 Gpr::Memory(n) if self.held[0] == Held::Guest(n) => {}
                 Gpr::Memory(n) => self.hot.load(R10, Mem::gs(context::gpr(n))),
@@ -108,7 +125,33 @@ impl Lower<'_> {
         self.held[0] = Held::Nothing;
     }
 
-    /// Jumps to the linear address in R10 through the branch-target table for flags in EFLAGS, or
+    /// The code segment has all targets that the instruction can name.
+    fn covers(&self, decoded: &Decoded) -> bool {
+        let last = if decoded.slot == 2 { 0xffff } else { u32::MAX };
+        self.mode.long() || self.mode.limit() >= last
+    }
+
+    /// Leaves to the interpreter if the target in R10 is beyond the limit of the code segment.
+    /// EFLAGS are lost then.
+    fn check_target(&mut self, decoded: &Decoded) {
+        if !self.covers(decoded) {
+            self.hot.mov_imm(R11, u64::from(self.mode.limit()));
+            self.held[1] = Held::Nothing;
+            self.hot.op_reg(true, op::CMP, R10, R11);
+            self.interpret_if(cc::A, decoded);
+        }
+    }
+
+    /// R10 = the `size` bytes in memory.
+    fn load_target(&mut self, size: i32, mem: Mem) {
+        if size == 2 {
+            self.hot.op_mem(false, &[0x0f, 0xb7], R10, mem);
+        } else {
+            sized(self.hot, size as u32, op::LOAD, R10, mem);
+        }
+    }
+
+    /// Jumps to the instruction pointer in R10 through the branch-target table for flags in EFLAGS, or
     /// the one for flags in the context. No flags are changed: a kick shows as an address that
     /// no block has.
     fn indirect(&mut self, live: u8) {
@@ -118,6 +161,16 @@ impl Lower<'_> {
 
     /// As [`Lower::indirect`], to code of privilege class `class`.
     pub(super) fn jump_to_class(&mut self, class: usize, in_memory: bool) {
+        if self.tag != 0 {
+            self.hot.mov_imm(R11, self.tag);
+            let tagged = Mem {
+                gs: false,
+                base: Some(R10),
+                index: Some((R11, 0)),
+                disp: 0,
+            };
+            self.hot.lea(true, R10, tagged);
+        }
         self.hot.load(R11, Mem::gs(at!(kick)));
         let kicked = Mem {
             gs: false,
@@ -211,7 +264,7 @@ impl Lower<'_> {
     pub(super) fn jump_if(&mut self, decoded: &Decoded, last: bool) {
         let instruction = &decoded.instruction;
         let condition = instruction.condition_code() as u8 - 1;
-        let (target, next) = (instruction.near_branch_target(), instruction.next_ip());
+        let (target, next) = (instruction.near_branch_target(), decoded.next_ip);
         let live = decoded.live_after;
         self.need_flags(ALL_FLAGS);
         if decoded.jumps {
@@ -242,19 +295,29 @@ impl Lower<'_> {
 
     fn jump_if_zero(&mut self, decoded: &Decoded) {
         let instruction = &decoded.instruction;
-        let wide = instruction.code() == iced_x86::Code::Jrcxz_rel8_64;
-        let (target, next) = (instruction.near_branch_target(), instruction.next_ip());
+        let bits = count_bits(instruction.code());
+        let (target, next) = (instruction.near_branch_target(), decoded.next_ip);
         self.need_flags(decoded.live_after);
-        self.count_zero(wide, target, next, instruction.ip(), decoded.live_after);
+        self.count_zero(bits, target, next, instruction.ip(), decoded.live_after);
     }
 
-    /// Branches to `zero` if RCX (ECX) is zero, else to `other`.
-    fn count_zero(&mut self, wide: bool, zero: u64, other: u64, ip: u64, live: u8) {
-        if !wide {
-            self.hot.byte(0x67);
+    /// Branches to `zero` if CX, ECX or RCX is zero, else to `other`.
+    fn count_zero(&mut self, bits: u32, zero: u64, other: u64, ip: u64, live: u8) {
+        match bits {
+            16 => {
+                self.held[1] = Held::Nothing;
+                self.hot.mov(R11, RCX);
+                // movzx ecx, cx
+                self.hot.bytes(&[0x0f, 0xb7, 0xc9]);
+            }
+            32 => self.hot.byte(0x67),
+            _ => {}
         }
         let at_zero = self.hot.short(JRCXZ);
         for (target, last) in [(other, false), (zero, true)] {
+            if bits == 16 {
+                self.hot.mov(RCX, R11);
+            }
             if target <= ip {
                 self.poll(target, live);
             }
@@ -264,5 +327,15 @@ impl Lower<'_> {
                 self.hot.bind_short(at_zero);
             }
         }
+    }
+}
+
+/// Bits of the count of a LOOP or JCXZ.
+fn count_bits(code: iced_x86::Code) -> u32 {
+    use iced_x86::Code as C;
+    match code {
+        C::Loop_rel8_64_RCX | C::Jrcxz_rel8_64 => 64,
+        C::Loop_rel8_16_CX | C::Loop_rel8_32_CX | C::Jcxz_rel8_16 | C::Jcxz_rel8_32 => 16,
+        _ => 32,
     }
 }

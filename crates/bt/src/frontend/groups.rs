@@ -9,8 +9,11 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::classify::Kind;
-use super::mode::Mode;
+use super::mode::{Mode, SegmentClass};
+use super::segment::address_bits;
 use super::translate::Decoded;
+use crate::cpu::{DS, ES, FS, GS, SS};
+use crate::interp::address::segment_index;
 
 /// Bytes that a window may span.
 const MAX_WINDOW: i64 = 256;
@@ -21,23 +24,25 @@ const MAX_SHIFT: i64 = 1 << 24;
 /// Groups of a block.
 pub const MAX_GROUPS: usize = 48;
 
-/// What is followed through a block: general registers, then the bases of FS and GS.
-const REGISTERS: usize = 18;
-const GS_BASE: usize = 17;
+/// What is followed through a block: general registers, then the bases of the segments.
+const REGISTERS: usize = 22;
+const BASES: usize = 16;
 const RSP: u8 = 4;
 const RBP: u8 = 5;
 
 /// What an address is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A general register, an optional scaled index, and the base of FS or GS.
+    /// A general register, an optional scaled index, and the base of a segment.
     Registers {
         /// Base register number.
         base: Option<u8>,
         /// Index register number and log2 of its scale.
         index: Option<(u8, u8)>,
-        /// FS or GS, as an index into the segment registers.
+        /// Index of the segment register, unless offsets are linear addresses.
         segment: Option<u8>,
+        /// Bits in which the offset is computed.
+        bits: u8,
     },
     /// Zero: the address is constant.
     Constant,
@@ -168,19 +173,23 @@ impl Groups {
         let instruction = &decoded.instruction;
         let operand =
             (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory)?;
-        let taken = matches!(
-            decoded.kind,
-            Kind::Plain | Kind::Push | Kind::CallIndirect | Kind::JumpIndirect
-        );
+        let taken = match decoded.kind {
+            Kind::Plain
+            | Kind::Push
+            | Kind::CallIndirect
+            | Kind::JumpIndirect
+            | Kind::LoadSelector
+            | Kind::FarPointer => true,
+            Kind::AbsoluteMove => !mode.long(),
+            _ => false,
+        };
         if !taken {
             return None;
         }
         let (origin, disp) = origin(instruction, mode)?;
-        let size = match decoded.kind {
-            Kind::Plain => instruction.memory_size().size().max(1),
-            _ => mode.bits() as usize / 8,
-        };
-        let write = decoded.kind == Kind::Plain && decoded.operand_written(operand);
+        let size = instruction.memory_size().size().max(1);
+        let stores = matches!(decoded.kind, Kind::Plain | Kind::AbsoluteMove);
+        let write = stores && decoded.operand_written(operand);
         self.add(origin, disp, size, write, i, known, separate)
     }
 
@@ -193,19 +202,26 @@ impl Groups {
         mode: Mode,
         separate: bool,
     ) -> Option<Access> {
-        let slot = i64::from(mode.bits() / 8);
-        let (base, disp, write) = match decoded.kind {
-            Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => (RSP, -slot, true),
-            Kind::Pop | Kind::Return => (RSP, 0, false),
-            Kind::Leave => (RBP, 0, false),
+        let write = match decoded.kind {
+            Kind::Push
+            | Kind::PushFlags
+            | Kind::Call
+            | Kind::CallIndirect
+            | Kind::PushAll
+            | Kind::PushSelector => true,
+            Kind::Pop | Kind::Return | Kind::PopAll | Kind::PopSelector | Kind::Leave => false,
             _ => return None,
         };
+        let (base, disp, size) = stack_access(decoded);
+        let bits = stack_bits(mode);
+        let linear = mode.segment(SS) == SegmentClass::Flat && bits != 16;
         let origin = Origin::Registers {
             base: Some(base),
             index: None,
-            segment: None,
+            segment: (!linear).then_some(SS as u8),
+            bits: bits as u8,
         };
-        self.add(origin, disp, slot as usize, write, i, known, separate)
+        self.add(origin, disp, size as usize, write, i, known, separate)
     }
 
     #[allow(
@@ -229,17 +245,20 @@ impl Groups {
                 base,
                 index,
                 segment,
+                ..
             } => {
-                let slot = match (segment, base, index) {
-                    (Some(4), ..) => 16,
-                    (Some(_), ..) => 17,
-                    (None, Some(base), _) => base,
-                    (None, None, Some((index, _))) => index,
+                let slot = match (segment.map(usize::from), base, index) {
+                    (Some(FS), ..) => 16,
+                    (Some(GS), ..) => 17,
+                    (_, Some(base), _) => base,
+                    (_, None, Some((index, _))) => index,
+                    // Slots of registers that code with such segments does not have.
+                    (Some(segment), None, None) => 8 + segment as u8,
                     (None, None, None) => RSP,
                 };
                 let base = base.map_or(Known::default(), |r| known[usize::from(r)]);
                 let index = index.map_or(Known::default(), |(r, _)| known[usize::from(r)]);
-                let segment = segment.map_or(Known::default(), |s| known[12 + usize::from(s)]);
+                let segment = segment.map_or(Known::default(), |s| known[BASES + usize::from(s)]);
                 let defined = base.defined.max(index.defined).max(segment.defined);
                 let steady = slot == RSP || base.version == 0 && index.version == 0;
                 let recent = steady.then_some(slot);
@@ -334,7 +353,7 @@ fn is_stack(origin: Origin) -> bool {
         Origin::Registers {
             base: Some(RSP),
             index: None,
-            segment: None
+            ..
         }
     )
 }
@@ -343,71 +362,116 @@ fn is_stack(origin: Origin) -> bool {
 /// computed in fewer bits than the mode has.
 fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    let segment = match instruction.memory_segment() {
-        Register::FS => Some(4),
-        Register::GS => Some(5),
-        _ => None,
-    };
+    let bits = address_bits(instruction, mode);
+    let number = segment_index(instruction.memory_segment());
+    let linear = mode.segment(number) == SegmentClass::Flat && bits != 16;
+    let segment = (!linear).then_some(number as u8);
     let displacement = instruction.memory_displacement64();
+    let disp = match bits {
+        16 => i64::from(displacement as i16),
+        _ => i64::from(displacement as i32),
+    };
     let absolute =
         instruction.is_ip_rel_memory_operand() || base == Register::None && index == Register::None;
     if absolute {
         let narrow = base == Register::EIP
-            || mode.bits() == 64
+            || mode.long()
                 && !instruction.is_ip_rel_memory_operand()
                 && instruction.memory_displ_size() != 8
                 && i32::try_from(displacement as i64).is_err();
         if narrow {
             return None;
         }
-        let address = if mode.bits() == 32 {
-            displacement & 0xffff_ffff
-        } else {
-            displacement
+        let address = match bits {
+            64 => displacement,
+            32 => displacement & 0xffff_ffff,
+            _ => displacement & 0xffff,
         } as i64;
-        return match segment {
-            None => Some((Origin::Constant, address)),
-            Some(_) => {
-                let disp = i64::from(i32::try_from(address).ok()?);
-                Some((
-                    Origin::Registers {
-                        base: None,
-                        index: None,
-                        segment,
-                    },
-                    disp,
-                ))
-            }
+        if segment.is_none() {
+            return Some((Origin::Constant, address));
+        }
+        let disp = if mode.long() {
+            i64::from(i32::try_from(address).ok()?)
+        } else {
+            i64::from(address as i32)
         };
+        let origin = Origin::Registers {
+            base: None,
+            index: None,
+            segment,
+            bits: bits as u8,
+        };
+        return Some((origin, disp));
     }
-    let narrow = |r: Register| mode.bits() == 64 && r.is_gpr32();
-    if narrow(base) || narrow(index) {
+    if mode.long() && bits != 64 {
         return None;
     }
     let number = |r: Register| r.number() as u8;
     let base = (base != Register::None).then(|| number(base));
+    if base == Some(RSP) && bits != stack_bits(mode) {
+        // The stack pointer may wrap where the address does not.
+        return None;
+    }
     let scale = instruction.memory_index_scale().trailing_zeros() as u8;
     let index = (index != Register::None).then(|| (number(index), scale));
-    let disp = i64::from(displacement as i32);
-    Some((
-        Origin::Registers {
-            base,
-            index,
-            segment,
-        },
-        disp,
-    ))
+    let origin = Origin::Registers {
+        base,
+        index,
+        segment,
+        bits: bits as u8,
+    };
+    Some((origin, disp))
+}
+
+/// Bits of the stack pointer.
+pub fn stack_bits(mode: Mode) -> u32 {
+    if mode.stack16() {
+        16
+    } else if mode.long() {
+        64
+    } else {
+        32
+    }
+}
+
+/// Base register, displacement and size in bytes of the implied stack operand.
+pub fn stack_access(decoded: &Decoded) -> (u8, i64, u32) {
+    let slot = i64::from(decoded.slot);
+    match decoded.kind {
+        Kind::Pop | Kind::Return | Kind::PopSelector => (RSP, 0, slot as u32),
+        Kind::Leave => (RBP, 0, slot as u32),
+        Kind::PushAll => (RSP, -8 * slot, 8 * slot as u32),
+        Kind::PopAll => (RSP, 0, 8 * slot as u32),
+        _ => (RSP, -slot, slot as u32),
+    }
 }
 
 /// Follows what an instruction does to the general registers.
 fn advance(decoded: &Decoded, i: usize, known: &mut [Known; REGISTERS], mode: Mode) {
-    let slot = i64::from(mode.bits() / 8);
+    let slot = i64::from(decoded.slot);
     let rsp = usize::from(RSP);
     match decoded.kind {
-        Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect => {
+        Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect | Kind::PushSelector => {
             known[rsp].shift(-slot, i);
         }
-        Kind::Swapgs => renew(&mut known[GS_BASE], i),
+        Kind::PushAll => known[rsp].shift(-8 * slot, i),
+        Kind::PopAll => {
+            for register in (0..8).filter(|&r| r != rsp) {
+                renew(&mut known[register], i);
+            }
+            known[rsp].shift(8 * slot, i);
+        }
+        Kind::PopSelector => {
+            renew(&mut known[base_of(decoded)], i);
+            known[rsp].shift(slot, i);
+        }
+        Kind::LoadSelector => renew(&mut known[base_of(decoded)], i),
+        Kind::FarPointer => {
+            renew(&mut known[base_of(decoded)], i);
+            let target = decoded.instruction.op0_register().full_register();
+            renew(&mut known[target.number()], i);
+        }
+        Kind::Swapgs => renew(&mut known[BASES + GS], i),
         Kind::Pop if !pops_rsp(decoded) => {
             let register = decoded.instruction.op0_register().number();
             renew(&mut known[register], i);
@@ -424,6 +488,19 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; REGISTERS], mode: Mo
             }
         },
     }
+}
+
+/// Index in what is known of the base of the segment register that is loaded.
+fn base_of(decoded: &Decoded) -> usize {
+    BASES
+        + match decoded.instruction.mnemonic() {
+            Mnemonic::Les => ES,
+            Mnemonic::Lds => DS,
+            Mnemonic::Lss => SS,
+            Mnemonic::Lfs => FS,
+            Mnemonic::Lgs => GS,
+            _ => segment_index(decoded.instruction.op0_register()),
+        }
 }
 
 fn pops_rsp(decoded: &Decoded) -> bool {
@@ -443,7 +520,7 @@ fn renew(register: &mut Known, i: usize) {
 /// A register that an instruction moves by a constant, over its whole width.
 fn constant_move(instruction: &Instruction, mode: Mode) -> Option<(usize, i64)> {
     let register = instruction.op0_register();
-    let whole = if mode.bits() == 64 {
+    let whole = if mode.long() {
         register.is_gpr64()
     } else {
         register.is_gpr32()

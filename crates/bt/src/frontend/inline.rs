@@ -14,6 +14,7 @@ use crate::context::{self, at, gpr};
 use crate::cpu::{CS, GS, SS};
 use crate::emit::asm::reg::{R10, R11, RAX, RCX, RDX};
 use crate::emit::asm::{Mem, cc, op};
+use crate::emit::rewrite::sized;
 
 /// Extensions of opcode 81h.
 const ADD: u8 = 0;
@@ -85,7 +86,7 @@ impl Lower<'_> {
         self.hot.bytes(&[0xf3, 0x90]);
         self.immediate(SUB, Mem::gs(at!(pauses)), 1);
         self.hot.jcc(cc::B, self.cold.here());
-        self.cold.mov_imm(R11, decoded.instruction.next_ip());
+        self.cold.mov_imm(R11, decoded.next_ip);
         self.cold.store(Mem::gs(at!(cpu.rip)), R11);
         self.cold
             .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::PAUSED));
@@ -117,7 +118,7 @@ impl Lower<'_> {
 
     /// Leaves to the interpreter, which executes the current instruction, if `condition` holds.
     /// The flags are in the context, if they matter.
-    fn interpret_if(&mut self, condition: u8, decoded: &Decoded) {
+    pub(super) fn interpret_if(&mut self, condition: u8, decoded: &Decoded) {
         self.hot.jcc(condition, self.cold.here());
         self.cold.mov_imm(R11, decoded.instruction.ip());
         self.cold.store(Mem::gs(at!(cpu.rip)), R11);
@@ -152,14 +153,13 @@ impl Lower<'_> {
 
     /// PUSHF outside virtual-8086 mode.
     fn push_flags(&mut self, decoded: &Decoded) {
-        let slot = self.slot();
+        let slot = i32::from(decoded.slot);
         self.clobber_flags(ALL_FLAGS);
         self.flags_image();
         self.hot.store(Mem::gs(at!(scratch)), R10);
         let (base, disp) = self.stack_operand(decoded, true);
         self.hot.load(R10, Mem::gs(at!(scratch)));
-        self.hot
-            .op_mem(slot == 8, &[op::STORE], R10, Mem::at(base, disp));
+        sized(self.hot, slot as u32, op::STORE, R10, Mem::at(base, disp));
         self.held[0] = Held::Nothing;
         self.move_stack(-slot);
     }
@@ -174,6 +174,9 @@ impl Lower<'_> {
             Gpr::Host(host) => host,
             Gpr::Memory(_) => R10,
         };
+        if decoded.info.operand == Some(2) {
+            self.hot.byte(0x66);
+        }
         self.hot
             .op_mem(false, &[0x0f, 0xb7], host, Mem::gs(selector));
         if let Gpr::Memory(n) = map(target) {
@@ -236,7 +239,7 @@ impl Lower<'_> {
         self.hot.bind_short(cleared);
         self.flags_image();
         self.hot.store(Mem::gs(gpr(GUEST_R11)), R10);
-        self.hot.mov_imm(RCX, decoded.instruction.next_ip());
+        self.hot.mov_imm(RCX, decoded.next_ip);
         self.hot
             .op_mem(false, &[op::LOAD], R11, Mem::gs(at!(cpu.msr.fmask)));
         // not r11d

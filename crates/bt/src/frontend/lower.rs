@@ -6,12 +6,14 @@ use super::classify::{Field, Kind};
 use super::groups::Groups;
 use super::memory::Slow;
 use super::mode::Mode;
+use super::segment::{LimitCheck, address_bits};
 use super::translate::{Decoded, ends_block};
 use crate::cache::{BlockId, BranchExit, FaultSite};
 use crate::context::{self, at};
 use crate::emit::asm::reg::{R9, R10, R11, RAX, RCX, RSI};
 use crate::emit::asm::{Asm, Mem, cc, op};
 use crate::emit::rewrite::{Fields, Rm, rewrite, sized};
+use crate::interp::address::segment_index;
 use crate::runtime::stubs::Stubs;
 
 /// Host processors fetch loops best from such addresses.
@@ -82,7 +84,9 @@ pub struct Lower<'a> {
     pub(super) bmi2: bool,
     /// Index of the current instruction in the block.
     pub(super) index: usize,
-    /// Offset of the current instruction in the page.
+    /// Instruction pointer of the current instruction.
+    pub(super) ip: u64,
+    /// Its offset in the page.
     pub(super) offset: u16,
     /// What is in R10 and R11.
     pub(super) held: [Held; 2],
@@ -97,6 +101,9 @@ pub struct Lower<'a> {
     /// The context holds the guest's arithmetic flags.
     pub(super) in_memory: bool,
     pub(super) slow: Vec<Slow>,
+    pub(super) limits: Vec<LimitCheck>,
+    /// What indirect branches of this mode have above the instruction pointer.
+    pub tag: u64,
     pub(super) code: Code,
     ended: bool,
 }
@@ -143,6 +150,9 @@ impl<'a> Lower<'a> {
             in_register: true,
             in_memory: false,
             slow: Vec::new(),
+            limits: Vec::new(),
+            tag: 0,
+            ip: 0,
             code,
             ended: false,
         }
@@ -195,7 +205,8 @@ impl<'a> Lower<'a> {
     pub fn instruction(&mut self, index: usize, decoded: &Decoded, last: bool) -> bool {
         let instruction = &decoded.instruction;
         self.index = index;
-        self.offset = instruction.ip().wrapping_sub(self.page) as u16;
+        self.ip = instruction.ip();
+        self.offset = self.mode.linear(self.ip).wrapping_sub(self.page) as u16;
         self.windows(decoded);
         match decoded.kind {
             Kind::Plain => self.plain(decoded),
@@ -229,6 +240,12 @@ impl<'a> Lower<'a> {
             | Kind::Sysret
             | Kind::Clac
             | Kind::Stac => self.inline_system(decoded),
+            Kind::PushAll
+            | Kind::PopAll
+            | Kind::PushSelector
+            | Kind::PopSelector
+            | Kind::LoadSelector
+            | Kind::FarPointer => self.legacy(decoded),
         }
         self.ended || last && ends_block(decoded.kind)
     }
@@ -236,6 +253,7 @@ impl<'a> Lower<'a> {
     /// Ends the block: slow paths go behind it.
     pub fn finish(mut self) -> Code {
         self.slow_paths();
+        self.limit_paths();
         self.code
     }
 
@@ -254,7 +272,7 @@ impl<'a> Lower<'a> {
     }
 
     /// The operand's general register and whether it is AH, CH, DH or BH.
-    fn general(instruction: &Instruction, operand: u32) -> Option<(u8, bool)> {
+    pub(super) fn general(instruction: &Instruction, operand: u32) -> Option<(u8, bool)> {
         if instruction.op_kind(operand) != OpKind::Register {
             return None;
         }
@@ -286,7 +304,7 @@ impl<'a> Lower<'a> {
         if memory.is_none() && !remapped {
             self.need_flags(needed);
             self.fault_site(decoded);
-            if self.mode.bits() == 32 {
+            if !self.mode.long() {
                 return self.legacy_bytes(decoded);
             }
             self.hot.bytes(decoded.bytes());
@@ -333,7 +351,7 @@ impl<'a> Lower<'a> {
             Gpr::Host(host) => host,
             Gpr::Memory(_) => homes.iter().find(|h| h.0 == n).map_or(R10, |h| h.1),
         };
-        let mut fields = Fields::default();
+        let mut fields = self.fields(decoded);
         let mut high = false;
         for i in 0..count {
             let Some((n, is_high)) = general(i) else {
@@ -435,11 +453,11 @@ impl<'a> Lower<'a> {
             (Field::Reg, Field::Rm, _) if decoded.info.rm_any => Fields {
                 reg: target,
                 rm: place,
-                ..Fields::default()
+                ..self.fields(decoded)
             },
             (Field::None, Field::Rm, _) if decoded.info.rm_any && target.is_none() => Fields {
                 rm: place,
-                ..Fields::default()
+                ..self.fields(decoded)
             },
             // op r/m, reg: the other direction has the source as r/m operand.
             (Field::Rm, Field::Reg, &[0x40..=0x4f, opcode, _] | &[opcode, _])
@@ -452,7 +470,7 @@ impl<'a> Lower<'a> {
                     reg: target,
                     rm: place,
                     flip: true,
-                    ..Fields::default()
+                    ..self.fields(decoded)
                 }
             }
             _ => return false,
@@ -476,14 +494,26 @@ impl<'a> Lower<'a> {
         }
     }
 
-    /// 32-bit code without memory operands whose bytes mean something else in 64-bit code.
+    /// No replacements but for what operand size the bytes of 16-bit code mean.
+    fn fields(&self, decoded: &Decoded) -> Fields {
+        Fields {
+            operand: decoded.info.operand.filter(|_| self.mode.bits() == 16),
+            ..Fields::default()
+        }
+    }
+
+    /// Code without memory operands whose bytes may mean something else in 64-bit code.
     fn legacy_bytes(&mut self, decoded: &Decoded) {
         use iced_x86::Code::{Dec_r16, Dec_r32, Inc_r16, Inc_r32};
         if matches!(
             decoded.instruction.code(),
             Inc_r16 | Inc_r32 | Dec_r16 | Dec_r32
         ) {
-            let _ = rewrite(self.hot, decoded.bytes(), 32, false, Fields::default());
+            let (bits, fields) = (self.mode.bits(), self.fields(decoded));
+            let _ = rewrite(self.hot, decoded.bytes(), bits, false, fields);
+        } else if self.mode.bits() == 16 {
+            let fields = self.fields(decoded);
+            let _ = rewrite(self.hot, decoded.bytes(), 16, decoded.info.modrm, fields);
         } else {
             self.hot.bytes(decoded.bytes());
         }
@@ -521,12 +551,12 @@ impl<'a> Lower<'a> {
         let size = instruction.op0_register().size();
         let mut plain = *instruction;
         plain.set_segment_prefix(Register::None);
-        if let (Gpr::Host(host), 4 | 8) = (map(n), size)
-            && self.simple_lea(&plain, host, size == 8)
+        if let (Gpr::Host(host), 2 | 4 | 8) = (map(n), size)
+            && self.simple_lea(&plain, host, size)
         {
             return;
         }
-        self.effective_address(&plain);
+        self.effective_offset(&plain);
         match (map(n), size) {
             (Gpr::Host(host), 2) => {
                 self.hot.byte(0x66);
@@ -551,12 +581,15 @@ impl<'a> Lower<'a> {
     }
 
     /// LEA whose registers are all host registers: one instruction.
-    fn simple_lea(&mut self, instruction: &Instruction, target: u8, wide: bool) -> bool {
+    fn simple_lea(&mut self, instruction: &Instruction, target: u8, size: usize) -> bool {
         let (base, index) = (instruction.memory_base(), instruction.memory_index());
         if instruction.is_ip_rel_memory_operand() {
             return false;
         }
-        let narrow = self.mode.bits() == 32 || base.is_gpr32() || index.is_gpr32();
+        let bits = address_bits(instruction, self.mode);
+        if size == 2 && self.mode.long() || bits == 16 && size != 2 {
+            return false;
+        }
         let host = |r: Register| match (r, map(r.number() as u8)) {
             (Register::None, _) => Some(None),
             (_, Gpr::Host(host)) => Some(Some(host)),
@@ -576,81 +609,11 @@ impl<'a> Lower<'a> {
             index: index.map(|r| (r, scale)),
             disp,
         };
-        self.hot.lea(wide && !narrow, target, mem);
+        if size == 2 {
+            self.hot.byte(0x66);
+        }
+        self.hot.lea(size == 8 && bits == 64, target, mem);
         true
-    }
-
-    /// Bytes of a stack slot.
-    pub(super) fn slot(&self) -> i32 {
-        if self.mode.bits() == 64 { 8 } else { 4 }
-    }
-
-    /// Adds to the guest's stack pointer.
-    pub(super) fn move_stack(&mut self, by: i32) {
-        let wide = self.mode.bits() == 64;
-        self.hot.lea(wide, R9, Mem::at(R9, by));
-    }
-
-    fn push(&mut self, decoded: &Decoded) {
-        let instruction = &decoded.instruction;
-        let slot = self.slot() as u32;
-        if instruction.op0_kind() == OpKind::Memory {
-            let (base, disp) = self.operand(decoded, slot, false, false);
-            sized(self.hot, slot, op::LOAD, R10, Mem::at(base, disp));
-            self.held[0] = Held::Nothing;
-            self.hot.store(Mem::gs(at!(scratch)), R10);
-        }
-        let (base, disp) = self.stack_operand(decoded, true);
-        let place = Mem::at(base, disp);
-        match Self::general(instruction, 0).map(|(n, _)| map(n)) {
-            Some(Gpr::Host(host)) => sized(self.hot, slot, op::STORE, host, place),
-            Some(Gpr::Memory(n)) => {
-                self.hot.load(R10, Mem::gs(context::gpr(n)));
-                self.held[0] = Held::Guest(n);
-                sized(self.hot, slot, op::STORE, R10, place);
-            }
-            None if instruction.op0_kind() == OpKind::Memory => {
-                self.hot.load(R10, Mem::gs(at!(scratch)));
-                self.held[0] = Held::Nothing;
-                sized(self.hot, slot, op::STORE, R10, place);
-            }
-            None => {
-                self.hot.op_mem(slot == 8, &[0xc7], 0, place);
-                self.hot.dword(instruction.immediate(0) as u32);
-            }
-        }
-        self.move_stack(-(slot as i32));
-    }
-
-    fn pop(&mut self, decoded: &Decoded) {
-        let slot = self.slot();
-        let (base, disp) = self.stack_operand(decoded, false);
-        let place = Mem::at(base, disp);
-        let Some((n, _)) = Self::general(&decoded.instruction, 0) else {
-            return;
-        };
-        match map(n) {
-            Gpr::Host(R9) => sized(self.hot, slot as u32, op::LOAD, R9, place),
-            Gpr::Host(host) => {
-                sized(self.hot, slot as u32, op::LOAD, host, place);
-                self.move_stack(slot);
-            }
-            Gpr::Memory(n) => {
-                self.hot.load(R10, place);
-                self.forget_guest(n);
-                self.held[0] = Held::Guest(n);
-                self.hot.store(Mem::gs(context::gpr(n)), R10);
-                self.move_stack(slot);
-            }
-        }
-    }
-
-    fn leave(&mut self, decoded: &Decoded) {
-        const RBP: u8 = 5;
-        let slot = self.slot();
-        let (base, disp) = self.stack_operand(decoded, false);
-        self.hot.lea(slot == 8, R9, Mem::at(RBP, slot));
-        sized(self.hot, slot as u32, op::LOAD, RBP, Mem::at(base, disp));
     }
 
     /// BT and its kin on memory: the register counts bits from the operand's address.
@@ -664,7 +627,7 @@ impl<'a> Lower<'a> {
         };
         let wide = instruction.op1_register().size() == 8;
         self.clobber_flags(decoded.live_before());
-        self.effective_address(instruction);
+        self.effective_offset(instruction);
         let (source, shift) = match map(n) {
             Gpr::Host(host) => (host, if wide { 6 } else { 5 }),
             Gpr::Memory(n) => {
@@ -686,9 +649,17 @@ impl<'a> Lower<'a> {
             index: Some((R10, scale)),
             ..Mem::default()
         };
-        self.hot.lea(self.mode.bits() == 64, R11, mem);
+        let bits = address_bits(instruction, self.mode);
+        self.hot.lea(self.mode.long(), R11, mem);
+        if bits == 16 {
+            // movzx r11d, r11w
+            self.hot.bytes(&[0x45, 0x0f, 0xb7, 0xdb]);
+        }
         let write = instruction.mnemonic() != Mnemonic::Bt;
-        self.check(if wide { 8 } else { 4 }, write, None);
+        let size = if wide { 8 } else { 4 };
+        let segment = segment_index(instruction.memory_segment());
+        self.add_segment(segment, size, bits, None);
+        self.check(size, write, None);
         self.held = [Held::Nothing; 2];
         match map(n) {
             Gpr::Host(host) => self.hot.mov(R10, host),
@@ -706,7 +677,7 @@ impl<'a> Lower<'a> {
         let fields = Fields {
             reg: Some(R10),
             rm: Rm::Mem(R11, 0),
-            ..Fields::default()
+            ..self.fields(decoded)
         };
         let _ = rewrite(self.hot, decoded.bytes(), self.mode.bits(), true, fields);
         self.flags_written(decoded);
@@ -717,17 +688,14 @@ impl<'a> Lower<'a> {
         let instruction = &decoded.instruction;
         let store = instruction.op0_kind() == OpKind::Memory;
         let size = instruction.memory_size().size() as u32;
-        self.clobber_flags(decoded.live_before());
-        self.effective_address(instruction);
-        self.check(size, store, None);
-        self.held = [Held::Nothing; 2];
+        let (base, disp) = self.operand(decoded, size, store, false);
         let opcode = if store { op::STORE } else { op::LOAD };
         sized(
             self.hot,
             size,
             if size == 1 { opcode - 1 } else { opcode },
             RAX,
-            Mem::at(R11, 0),
+            Mem::at(base, disp),
         );
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! A check leaves the host address of the operand in R11; R10 and EFLAGS are lost.
 
-use iced_x86::{Instruction, Register};
-
-use super::groups::{Group, Origin};
+use super::groups::{Group, Origin, stack_access, stack_bits};
 use super::lower::{Gpr, Held, Lower, map};
+use super::segment::address_bits;
 use super::translate::Decoded;
 use crate::context::{self, RecentPage, TlbEntry, at};
+use crate::cpu::SS;
 use crate::emit::asm::reg::{R10, R11};
 use crate::emit::asm::{Asm, Mem, cc, op, patch};
+use crate::interp::address::segment_index;
 
 /// A check that may fail, and how its slow path goes on.
 #[derive(Clone, Copy, Debug)]
@@ -76,50 +77,21 @@ pub mod meta {
 }
 
 impl Lower<'_> {
-    /// Emits the effective address of `instruction`'s memory operand into R11, R10 lost. Segment
-    /// base included; flags are kept unless the segment has a base.
-    pub(super) fn effective_address(&mut self, instruction: &Instruction) {
-        let base = instruction.memory_base();
-        let index = instruction.memory_index();
-        let narrow = self.mode.bits() == 32 || base.is_gpr32() || index.is_gpr32();
-        let displacement = instruction.memory_displacement64();
-        let number = |r: Register| (r != Register::None).then(|| r.number() as u8);
-        if base == Register::None && index == Register::None
-            || instruction.is_ip_rel_memory_operand()
-        {
-            let narrow = self.mode.bits() == 32 || base == Register::EIP;
-            let address = if narrow {
-                displacement & 0xffff_ffff
-            } else {
-                displacement
-            };
-            self.held[1] = Held::Nothing;
-            self.hot.mov_imm(R11, address);
-        } else {
-            let scale = instruction.memory_index_scale().trailing_zeros() as u8;
-            let index = number(index).map(|r| (r, scale));
-            self.sum(!narrow, number(base), index, displacement as i32);
-        }
-        let segment = instruction.memory_segment();
-        if matches!(segment, Register::FS | Register::GS) {
-            self.add_segment(segment.number());
-        }
-    }
-
-    fn add_segment(&mut self, segment: usize) {
-        let base = Mem::gs(context::segment_base(segment));
-        self.hot
-            .op_mem(self.mode.bits() == 64, &[op::ADD], R11, base);
-    }
-
-    /// R11 = base + index + displacement.
-    fn sum(&mut self, wide: bool, base: Option<u8>, index: Option<(u8, u8)>, disp: i32) {
+    /// R11 = base + index + displacement, in `bits` bits. Flags are kept.
+    pub(super) fn sum(&mut self, bits: u32, base: Option<u8>, index: Option<(u8, u8)>, disp: i32) {
+        let wide = bits == 64;
         let index = index.map(|(r, scale)| (self.address_register(r, R10), scale));
         let base = base.map(|r| self.address_register(r, R11));
         self.held[1] = Held::Nothing;
         match (base, index, disp) {
             // A move between registers takes no time.
             (Some(R11), None, 0) if wide => {}
+            (Some(base), None, 0) if bits == 16 => {
+                // movzx r11d, base16
+                self.hot
+                    .bytes(&[0x44 | base >> 3, 0x0f, 0xb7, 0xd8 | base & 7]);
+                return;
+            }
             (Some(base), None, 0) => self.hot.op_reg(wide, op::LOAD, R11, base),
             _ => self.hot.lea(
                 wide,
@@ -131,6 +103,10 @@ impl Lower<'_> {
                     disp,
                 },
             ),
+        }
+        if bits == 16 {
+            // movzx r11d, r11w
+            self.hot.bytes(&[0x45, 0x0f, 0xb7, 0xdb]);
         }
     }
 
@@ -173,7 +149,6 @@ impl Lower<'_> {
     fn group_check(&mut self, number: usize, group: &Group, window: Option<u8>) {
         let (size, write) = (group.size(), group.write);
         self.bias[number] = group.low;
-        let bits = self.mode.bits();
         match group.origin {
             Origin::Constant => {
                 let address = group.low as u64;
@@ -188,11 +163,13 @@ impl Lower<'_> {
                 base,
                 index,
                 segment,
+                bits,
             } => {
                 let disp = (group.low - group.shift) as i32;
-                self.sum(bits == 64, base, index, disp);
+                let bits = u32::from(bits);
+                self.sum(bits, base, index, disp);
                 if let Some(segment) = segment {
-                    self.add_segment(usize::from(segment));
+                    self.add_segment(usize::from(segment), size, bits, window);
                 }
                 match (group.recent, self.reusable(group)) {
                     (Some(slot), _) => self.recent_check(slot, size, write, window),
@@ -278,7 +255,11 @@ impl Lower<'_> {
     ) -> (u8, i32) {
         self.access(0, decoded, either).unwrap_or_else(|| {
             self.clobber_flags(decoded.live_before());
-            self.effective_address(&decoded.instruction);
+            let instruction = &decoded.instruction;
+            self.effective_offset(instruction);
+            let bits = address_bits(instruction, self.mode);
+            let segment = segment_index(instruction.memory_segment());
+            self.add_segment(segment, size, bits, None);
             self.check(size, write, None);
             self.held[1] = Held::Nothing;
             (R11, 0)
@@ -288,12 +269,12 @@ impl Lower<'_> {
     /// Base and displacement on the host of the implied stack operand.
     pub(super) fn stack_operand(&mut self, decoded: &Decoded, write: bool) -> (u8, i32) {
         self.access(1, decoded, false).unwrap_or_else(|| {
-            let slot = self.slot();
-            let leave = decoded.kind == super::classify::Kind::Leave;
+            let (base, disp, size) = stack_access(decoded);
             self.clobber_flags(decoded.live_before());
-            let base = if leave { 5 } else { 4 };
-            self.sum(slot == 8, Some(base), None, if write { -slot } else { 0 });
-            self.recent_check(4, slot as u32, write, None);
+            let bits = stack_bits(self.mode);
+            self.sum(bits, Some(base), None, disp as i32);
+            self.add_segment(SS, size, bits, None);
+            self.recent_check(4, size, write, None);
             self.held[1] = Held::Nothing;
             (R11, 0)
         })
@@ -388,7 +369,7 @@ impl Lower<'_> {
         let Ok(page) = i32::try_from((address & !0xfff) as i64) else {
             return false;
         };
-        if offset as u32 + size > 4096 || self.mode.bits() == 32 && page < 0 {
+        if offset as u32 + size > 4096 || !self.mode.long() && page < 0 {
             return false;
         }
         let entry = context::tlb(self.mode.class())
@@ -473,7 +454,8 @@ impl Lower<'_> {
                     self.cold.restore_flags(at!(flags));
                 }
                 let site = self.cold.jmp(std::ptr::null());
-                self.add_exit(site, self.page + u64::from(slow.offset), true);
+                let ip = self.mode.ip(self.page + u64::from(slow.offset));
+                self.add_exit(site, ip, true);
             }
         }
     }

@@ -4,9 +4,12 @@ pub mod classify;
 mod control;
 mod groups;
 mod inline;
+mod legacy;
 mod lower;
 pub mod memory;
 pub mod mode;
+mod segment;
+mod stack;
 pub mod translate;
 
 pub use lower::{exit, late_indirect_entries};

@@ -2,15 +2,16 @@
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register, RflagsBits,
+    RflagsBits,
 };
 
 use super::classify::{CodeInfo, Kind, info};
 use super::groups::Groups;
 use super::lower::Lower;
-use super::mode::Mode;
+use super::mode::{Mode, SegmentClass};
 use crate::cache::{Block, BlockId, Cache, Key};
-use crate::cpu::Cpu;
+use crate::cpu::{CS, Cpu, SS};
+use crate::interp::address::segment_index;
 use crate::interp::system::cpuid::availability::bit_scan;
 use crate::interp::system::cpuid::{Availability, CpuidModel};
 use crate::runtime::stubs::Stubs;
@@ -56,6 +57,10 @@ pub struct Decoded {
     pub written: u16,
     /// Operands it may write, by index.
     operands_written: u8,
+    /// Instruction pointer behind it.
+    pub next_ip: u64,
+    /// Bytes that it pushes or pops, for the kinds that do.
+    pub slot: u8,
     /// The block goes on at the branch's target, not behind it.
     pub jumps: bool,
 }
@@ -177,10 +182,12 @@ impl Translator {
         cpu: &Cpu,
         phys: &Phys,
         key: Key,
+        tag: u64,
         indirect: bool,
     ) -> Result<BlockId, Refusal> {
-        let mode = Mode(key.mode);
-        let second_page = self.decode(cpu, phys, mode, key.linear)?;
+        let mode = key.mode;
+        let ip = mode.ip(key.linear);
+        let second_page = self.decode(cpu, phys, mode, ip)?;
         if let Some(last) = self.decoded.last_mut() {
             last.jumps = false;
         }
@@ -194,18 +201,20 @@ impl Translator {
         let (hot, cold) = (&mut cache.hot, &mut cache.cold);
         let page = key.linear & !0xfff;
         let mut lower = Lower::new(hot, cold, stubs, &self.groups, mode, id, page, self.bmi2);
+        lower.tag = tag;
         let live = self.decoded.first().map_or(0, Decoded::live_before);
-        lower.begin(key.linear, live, indirect, self.decoded.iter().any(runs_fp));
+        lower.begin(ip | tag, live, indirect, self.decoded.iter().any(runs_fp));
         let last = self.decoded.len() - 1;
         let mut emit = |(i, d)| lower.instruction(i, d, i == last);
         if !self.decoded.iter().enumerate().any(&mut emit) {
             let last = &self.decoded[last];
-            lower.fall_through(last.instruction.next_ip(), last.live_after);
+            lower.fall_through(last.next_ip, last.live_after);
         }
         let code = lower.finish();
         let (low, high) = self.extent(key);
         Ok(cache.insert(Block {
             key,
+            address: ip | tag,
             second_page,
             low,
             high,
@@ -224,7 +233,8 @@ impl Translator {
     /// Physical addresses of the first byte and behind the last one, as if in one page.
     fn extent(&self, key: Key) -> (u64, u64) {
         let page = key.physical & !0xfff;
-        let offset = |linear: u64| linear.wrapping_sub(key.linear & !0xfff);
+        let mode = key.mode;
+        let offset = |ip: u64| mode.linear(ip).wrapping_sub(key.linear & !0xfff) & 0xffff;
         let first = self
             .decoded
             .iter()
@@ -234,21 +244,22 @@ impl Translator {
         let last = self
             .decoded
             .iter()
-            .map(|d| offset(d.instruction.next_ip()))
+            .map(|d| offset(d.instruction.ip()) + d.instruction.len() as u64)
             .max()
             .unwrap_or(0);
         (page + first, page + last)
     }
 
-    /// Decodes the block at `linear` into `self.decoded`; returns its second page, if it has one.
+    /// Decodes the block at `ip` into `self.decoded`; returns its second page, if it has one.
     fn decode(
         &mut self,
         cpu: &Cpu,
         phys: &Phys,
         mode: Mode,
-        linear: u64,
+        ip: u64,
     ) -> Result<Option<u64>, Refusal> {
         self.decoded.clear();
+        let linear = mode.linear(ip);
         let page = Self::page(cpu, phys, linear).ok_or(Refusal::Fetch)?;
         let offset = linear as usize & 0xfff;
         let mut snapshot = std::mem::take(&mut self.snapshot);
@@ -258,7 +269,7 @@ impl Translator {
             let rest = page.host.add(offset);
             std::ptr::copy_nonoverlapping(rest, bytes.as_mut_ptr(), bytes.len());
         }
-        let second = self.decode_bytes(cpu, phys, mode, linear, bytes);
+        let second = self.decode_bytes(cpu, phys, mode, ip, bytes);
         self.snapshot = snapshot;
         second
     }
@@ -268,10 +279,11 @@ impl Translator {
         cpu: &Cpu,
         phys: &Phys,
         mode: Mode,
-        linear: u64,
+        ip: u64,
         bytes: &[u8],
     ) -> Result<Option<u64>, Refusal> {
-        let mut decoder = Decoder::with_ip(mode.bits(), bytes, linear, DecoderOptions::NONE);
+        let start_page = mode.linear(ip) >> 12;
+        let mut decoder = Decoder::with_ip(mode.bits(), bytes, ip, DecoderOptions::NONE);
         let mut copies = 1;
         while self.decoded.len() < MAX_INSTRUCTIONS && decoder.can_decode() {
             let limit = if copies == 1 { MAX_TRACE } else { MAX_UNROLLED };
@@ -281,23 +293,27 @@ impl Translator {
                 && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
             {
                 if self.decoded.is_empty() {
-                    return self
-                        .decode_crossing(cpu, phys, mode, linear, bytes)
-                        .map(Some);
+                    return self.decode_crossing(cpu, phys, mode, ip, bytes).map(Some);
                 }
                 break;
             }
             let length = instruction.len();
+            if !mode.in_limit(instruction.ip(), length as u64) {
+                if self.decoded.is_empty() {
+                    return Err(Refusal::Fetch);
+                }
+                break;
+            }
             let mut decoded = self.inspect(mode, instruction, &bytes[start..start + length]);
-            let next = instruction.next_ip();
+            let next = decoded.next_ip;
             match decoded.kind {
                 // A trace goes on behind a conditional branch and at the target of a jump that
                 // stays in the page, but for the copies of a loop not twice over the same
                 // instruction.
                 Kind::JumpIf | Kind::Jump => {
                     let target = instruction.near_branch_target();
-                    let to_start = target == linear && self.may_repeat(&mut copies, mode);
-                    let ahead = target > linear && target ^ linear < 0x1000;
+                    let to_start = target == ip && self.may_repeat(&mut copies, mode);
+                    let ahead = target > ip && mode.linear(target) >> 12 == start_page;
                     let follow = decoded.kind == Kind::Jump
                         && ahead
                         && self.decoded.len() < limit
@@ -306,13 +322,14 @@ impl Translator {
                     if to_start || follow {
                         decoded.jumps = true;
                         self.decoded.push(decoded);
-                        if decoder.set_position((target - linear) as usize).is_err() {
+                        if decoder.set_position((target - ip) as usize).is_err() {
                             break;
                         }
                         decoder.set_ip(target);
                         continue;
                     }
                     let goes_on = decoded.kind == Kind::JumpIf
+                        && next > instruction.ip()
                         && self.decoded.len() < limit
                         && self.times(next) < copies;
                     if !goes_on {
@@ -327,6 +344,10 @@ impl Translator {
                 _ => {}
             }
             self.decoded.push(decoded);
+            if next < instruction.ip() {
+                // The instruction pointer wraps.
+                break;
+            }
         }
         Ok(None)
     }
@@ -354,10 +375,14 @@ impl Translator {
         cpu: &Cpu,
         phys: &Phys,
         mode: Mode,
-        linear: u64,
+        ip: u64,
         first: &[u8],
     ) -> Result<u64, Refusal> {
-        let next = (linear | 0xfff).wrapping_add(1);
+        let linear = mode.linear(ip);
+        let mut next = (linear | 0xfff).wrapping_add(1);
+        if !mode.long() {
+            next &= 0xffff_ffff;
+        }
         let page = Self::page(cpu, phys, next).ok_or(Refusal::Fetch)?;
         let mut bytes = [0; 15];
         let count = first.len().min(14);
@@ -365,9 +390,9 @@ impl Translator {
         let rest = &mut bytes[count..];
         // SAFETY: fewer than 15 bytes at the start of a mapped page.
         unsafe { std::ptr::copy_nonoverlapping(page.host, rest.as_mut_ptr(), rest.len()) };
-        let mut decoder = Decoder::with_ip(mode.bits(), &bytes, linear, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(mode.bits(), &bytes, ip, DecoderOptions::NONE);
         let instruction = decoder.decode();
-        if instruction.is_invalid() {
+        if instruction.is_invalid() || !mode.in_limit(ip, instruction.len() as u64) {
             return Err(Refusal::Fetch);
         }
         let decoded = self.inspect(mode, instruction, &bytes[..instruction.len()]);
@@ -391,7 +416,7 @@ impl Translator {
         };
         let mut bytes = [0; 15];
         bytes[..code.len()].copy_from_slice(code);
-        if mode.bits() == 32 {
+        if !mode.long() {
             respell(&instruction, &mut bytes[..code.len()]);
         }
         if scan.is_some() {
@@ -423,7 +448,13 @@ impl Translator {
                 modified |= RflagsBits::OF as u8;
             }
         }
+        let next_ip = mode.wrap(
+            instruction.ip() + instruction.len() as u64,
+            instruction.ip(),
+        );
         Decoded {
+            slot: stack_slot(&instruction, mode),
+            next_ip,
             instruction,
             bytes,
             kind,
@@ -444,27 +475,57 @@ impl Translator {
         if info.fp && !mode.fpu() || info.avx && !mode.avx() {
             return true;
         }
+        let branch = (0..instruction.op_count()).any(|i| {
+            matches!(
+                instruction.op_kind(i),
+                OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+            )
+        });
+        if branch && !mode.in_limit(instruction.near_branch_target(), 1) {
+            return true;
+        }
+        let narrow = info.operand == Some(2) && (branch || uses_stack(info.kind));
         let refused = match info.kind {
+            Kind::JumpIndirect | Kind::JumpIf | Kind::Jump | Kind::Call | Kind::CallIndirect
+                if mode.long() && info.operand == Some(2) =>
+            {
+                true
+            }
+            _ if mode.long() && narrow => true,
             Kind::Rdtsc | Kind::Rdtscp => !mode.tsc(),
-            Kind::ReadSelector => instruction.op0_kind() != OpKind::Register,
-            Kind::Syscall | Kind::Sysret | Kind::Clac | Kind::Stac if mode.bits() != 64 => true,
+            Kind::ReadSelector => {
+                instruction.op0_kind() != OpKind::Register || mode.long() && info.operand == Some(2)
+            }
+            Kind::Syscall | Kind::Sysret | Kind::Clac | Kind::Stac if !mode.long() => true,
+            Kind::Cli | Kind::Sti if !mode.long() => !mode.iopl(),
+            Kind::PushFlags => mode.virtual8086() && !mode.iopl(),
+            Kind::LoadSelector | Kind::PopSelector | Kind::FarPointer => {
+                !mode.as_8086() || loads_checked(mode, instruction)
+            }
             kind => kind.is_privileged() && mode.user(),
         };
-        if refused {
+        if refused || uses_stack(info.kind) && mode.segment(SS) == SegmentClass::Checked {
             return true;
         }
         let memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
-        if !memory {
+        if !memory || info.kind == Kind::Lea || mode.long() {
             return false;
         }
-        let narrow = instruction.memory_base().is_gpr16()
-            || instruction.memory_index().is_gpr16()
-            || mode.bits() == 32 && instruction.memory_displ_size() == 2;
-        let segment = instruction.memory_segment();
-        // Code segments can't be written.
-        mode.bits() == 32 && segment == Register::CS
-            || narrow
-            || segment.is_segment_register() && mode.checked(segment.number())
+        let segment = segment_index(instruction.memory_segment());
+        // Code segments of protected mode can't be written.
+        mode.segment(segment) == SegmentClass::Checked
+            || segment == CS && !mode.as_8086() && self.may_write(instruction)
+    }
+
+    /// Whether the memory operand may be written; errs to the safe side.
+    fn may_write(&self, instruction: &Instruction) -> bool {
+        let op = instruction.code().op_code();
+        let first = instruction.op0_kind() == OpKind::Memory;
+        let reads = matches!(
+            instruction.mnemonic(),
+            Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Jmp | Mnemonic::Call
+        );
+        !reads && (first || op.can_use_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
     }
 
     /// Computes which flags are live after each instruction.
@@ -475,7 +536,7 @@ impl Translator {
         let mut live = match last.kind {
             Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Interpret => ALL_FLAGS,
             Kind::Jump | Kind::Call | Kind::Syscall | Kind::Sysret => 0,
-            _ => self.live_at(cpu, phys, mode, last.instruction.next_ip()),
+            _ => self.live_at(cpu, phys, mode, last.next_ip),
         };
         for i in (0..self.decoded.len()).rev() {
             let decoded = &self.decoded[i];
@@ -485,7 +546,7 @@ impl Translator {
             );
             let outside = match decoded.kind {
                 // The trace follows the branch: what is outside is behind it.
-                Kind::JumpIf if decoded.jumps => Some(decoded.instruction.next_ip()),
+                Kind::JumpIf if decoded.jumps => Some(decoded.next_ip),
                 _ if branches && !decoded.jumps => Some(decoded.instruction.near_branch_target()),
                 _ => None,
             };
@@ -498,16 +559,16 @@ impl Translator {
         }
     }
 
-    /// Flags that the code at `linear` may read before it sets them.
-    fn live_at(&self, cpu: &Cpu, phys: &Phys, mode: Mode, linear: u64) -> u8 {
-        let mut at = linear;
+    /// Flags that the code at `ip` may read before it sets them.
+    fn live_at(&self, cpu: &Cpu, phys: &Phys, mode: Mode, ip: u64) -> u8 {
+        let mut at = ip;
         let mut live = ALL_FLAGS;
         let mut budget = LOOK_AHEAD;
         'page: while budget > 0 {
-            let Some(page) = Self::page(cpu, phys, at) else {
+            let Some(page) = Self::page(cpu, phys, mode.linear(at)) else {
                 return live;
             };
-            let offset = at as usize & 0xfff;
+            let offset = mode.linear(at) as usize & 0xfff;
             // SAFETY: as in `decode`.
             let bytes =
                 unsafe { std::slice::from_raw_parts(page.host.add(offset), 0x1000 - offset) };
@@ -541,6 +602,53 @@ impl Translator {
         }
         live
     }
+}
+
+/// Bytes that an instruction pushes or pops.
+fn stack_slot(instruction: &Instruction, mode: Mode) -> u8 {
+    use iced_x86::Code as C;
+    match instruction.code() {
+        C::Retnw_imm16 | C::Leavew => 2,
+        C::Retnd_imm16 | C::Leaved => 4,
+        C::Retnq_imm16 | C::Leaveq => 8,
+        C::Pushaw | C::Popaw => 2,
+        C::Pushad | C::Popad => 4,
+        _ => match instruction.stack_pointer_increment().unsigned_abs() {
+            size @ (2 | 4 | 8) => size as u8,
+            _ => (mode.bits() / 8) as u8,
+        },
+    }
+}
+
+/// Whether a segment register is loaded whose checks, or whose load, need the interpreter.
+fn loads_checked(mode: Mode, instruction: &Instruction) -> bool {
+    use crate::cpu::{DS, ES, FS, GS};
+    let segment = match instruction.mnemonic() {
+        Mnemonic::Les => ES,
+        Mnemonic::Lds => DS,
+        Mnemonic::Lss => SS,
+        Mnemonic::Lfs => FS,
+        Mnemonic::Lgs => GS,
+        _ => segment_index(instruction.op0_register()),
+    };
+    segment == CS || mode.segment(segment) == SegmentClass::Checked
+}
+
+fn uses_stack(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Push
+            | Kind::Pop
+            | Kind::PushFlags
+            | Kind::Call
+            | Kind::CallIndirect
+            | Kind::Return
+            | Kind::Leave
+            | Kind::PushAll
+            | Kind::PopAll
+            | Kind::PushSelector
+            | Kind::PopSelector
+    )
 }
 
 /// Turns REP before a two-byte opcode into a segment prefix, which is not taken over.
@@ -618,5 +726,11 @@ pub fn ends_block(kind: Kind) -> bool {
             | Kind::Cld
             | Kind::Pause
             | Kind::Swapgs
+            | Kind::PushAll
+            | Kind::PopAll
+            | Kind::PushSelector
+            | Kind::PopSelector
+            | Kind::LoadSelector
+            | Kind::FarPointer
     )
 }

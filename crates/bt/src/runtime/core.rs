@@ -3,17 +3,18 @@
 mod gs;
 mod single;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use iced_x86::Instruction;
 use ringfence_engine::{Clock, Debugging, EngineError, Exit, GuestMemory, LocalDevices, VcpuEvent};
-use ringfence_memory::{Changes, CodeHolder, MemoryError};
+use ringfence_memory::{CodeHolder, MemoryError};
 use ringfence_x86::flags;
 
 use self::gs::set_gs_base;
 use super::kick::Kicker;
-use super::mailbox::{Mailbox, Request, Running};
+use super::mailbox::{Mailbox, Running};
 use super::profile::{Phase, Profiler};
 use super::signals::Registration;
 use super::stubs::Stubs;
@@ -21,7 +22,7 @@ use super::unconfirmed::Unconfirmed;
 use crate::cache::{BlockId, Cache, Key};
 use crate::context::{CLASSES, Context, ContextBox, KICKED};
 use crate::cpu::Cpu;
-use crate::env::{Exception, Flush};
+use crate::env::Exception;
 use crate::frontend::mode::Mode;
 use crate::frontend::translate::{Refusal, Translator};
 use crate::frontend::{exit, late_indirect_entries};
@@ -36,6 +37,12 @@ const RECENT: usize = 16;
 
 /// How often a guest may PAUSE before it gives way: some five thousand cycles.
 const PAUSES: u32 = 100;
+
+/// In all tags of modes.
+const TAG: u64 = 1 << 63;
+
+/// How many modes, which differ by their code segments mainly, may have tags at a time.
+const MAX_TAGS: usize = 1 << 20;
 
 /// Counters of one processor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,10 +90,13 @@ pub struct Core {
     translator: Translator,
     stubs: Stubs,
     kicker: Arc<Kicker>,
-    mailbox: Arc<Mailbox>,
+    pub(super) mailbox: Arc<Mailbox>,
     /// This processor's bit in the words of guest memory.
-    bit: u64,
+    pub(super) bit: u64,
     id: u32,
+    /// Tags of the modes other than 64-bit ones.
+    pub(super) tags: HashMap<Mode, u64>,
+    pub(super) last_tag: (Mode, u64),
     /// Mode that the branch targets of each class were entered for.
     target_modes: [Mode; CLASSES],
     /// CR0, CR4, EFER and XCR0 that they were entered for.
@@ -96,7 +106,7 @@ pub struct Core {
     /// An instruction is half done: it comes before any interrupt.
     incomplete: Option<Incomplete>,
     /// Pages that other processors may still write to unseen.
-    unconfirmed: Unconfirmed,
+    pub(super) unconfirmed: Unconfirmed,
     /// An NMI waits until the handler of the previous one has returned.
     pub nmi_pending: bool,
     /// What a debugger wants.
@@ -171,6 +181,8 @@ impl Core {
             translator,
             stubs,
             id,
+            tags: HashMap::new(),
+            last_tag: (Mode::INTERPRET, 0),
             target_modes: [Mode::INTERPRET; CLASSES],
             control: [0; 4],
             answering: None,
@@ -191,7 +203,7 @@ impl Core {
 
     /// The context, apart from the borrow of `self`: its fields and those of `self` are disjoint.
     #[allow(clippy::mut_from_ref, reason = "the context is not a part of `self`")]
-    fn context<'a>(&self) -> &'a mut Context {
+    pub(super) fn context<'a>(&self) -> &'a mut Context {
         // SAFETY: the context outlives every use, which are all in methods of this type on the
         // thread that runs the processor; no two uses overlap on the same field.
         unsafe { &mut *self.context.as_ptr() }
@@ -358,14 +370,33 @@ impl Core {
         let slot = cpu.rip as usize & (crate::context::TARGETS - 1);
         let code = context.targets[mode.class()][0][slot];
         if code != self.cache.miss()[0] {
-            return self.enter(code as *const u8, cpu.rip);
+            let address = cpu.rip | self.tag(mode);
+            return self.enter(code as *const u8, address);
         }
         self.lookup(mode, true)
+    }
+
+    /// What indirect branches of `mode` have in the bits above the instruction pointer: no two
+    /// modes share branch targets, so a change of mode leaves them alone. The addresses are not
+    /// canonical, and differ from those that a kick makes.
+    fn tag(&mut self, mode: Mode) -> u64 {
+        if mode.long() {
+            return 0;
+        }
+        let mode = mode.with_separate(false);
+        if self.last_tag.0 != mode {
+            let next = TAG | (self.tags.len() as u64 + 1) << 32;
+            self.last_tag = (mode, *self.tags.entry(mode).or_insert(next));
+        }
+        self.last_tag.1
     }
 
     /// Makes the branch-target table of the mode's privilege class one for `mode`. Translated code
     /// changes the class by itself, so the other table must fit the control registers too.
     fn set_mode(&mut self, mode: Mode) {
+        if !mode.long() {
+            return;
+        }
         let cpu = self.cpu();
         let control = [cpu.cr0, cpu.cr4, cpu.efer, cpu.xcr0];
         let context = self.context();
@@ -386,8 +417,8 @@ impl Core {
 
     /// Finds or makes the block at RIP; with `target`, enters it into the branch-target table.
     fn lookup(&mut self, mode: Mode, target: bool) -> Result<Next, EngineError> {
-        let linear = self.cpu().rip;
-        let Some((id, global)) = self.block(mode, linear, target) else {
+        let ip = self.cpu().rip;
+        let Some((id, global)) = self.block(mode, ip, target) else {
             return Ok(self.interpret());
         };
         if target {
@@ -399,21 +430,27 @@ impl Core {
     fn add_target(&mut self, mode: Mode, id: BlockId, global: bool) {
         let block = &mut self.cache.blocks[id as usize];
         if block.indirect_entries[0].is_null() {
-            let (linear, live, entry) = (block.key.linear, block.flags_live, block.entry);
+            let (address, live, entry) = (block.address, block.flags_live, block.entry);
             let cold = &mut self.cache.cold;
-            block.indirect_entries = late_indirect_entries(cold, &self.stubs, linear, live, entry);
+            block.indirect_entries = late_indirect_entries(cold, &self.stubs, address, live, entry);
         }
         self.cache
             .enter_target(self.context(), mode.class(), id, global);
     }
 
-    /// The block at `linear` and whether its page is global; `None` if the interpreter must go
-    /// on there.
-    fn block(&mut self, mode: Mode, linear: u64, indirect: bool) -> Option<(BlockId, bool)> {
-        if (linear as i64) << 16 >> 16 != linear as i64 {
-            // Not canonical: the interpreter raises #GP. The page walk would not notice.
+    /// The block at `ip` and whether its page is global; `None` if the interpreter must go on
+    /// there.
+    fn block(&mut self, mode: Mode, ip: u64, indirect: bool) -> Option<(BlockId, bool)> {
+        if (ip as i64) << 16 >> 16 != ip as i64 || !mode.in_limit(ip, 1) {
+            // Not canonical, or beyond the limit: the interpreter raises #GP. The page walk would
+            // not notice.
             return None;
         }
+        let linear = mode.linear(ip);
+        if self.tags.len() > MAX_TAGS {
+            self.drop_everything();
+        }
+        let tag = self.tag(mode);
         let cpu = self.cpu();
         if breakpoints::on_page(cpu, linear, true) {
             return None;
@@ -422,7 +459,7 @@ impl Core {
         let key = Key {
             linear,
             physical,
-            mode: mode.0,
+            mode,
         };
         let phys = &self.world.phys;
         let second = || {
@@ -450,7 +487,7 @@ impl Core {
         self.profiler.phase(Phase::Translate);
         let made =
             self.translator
-                .translate(&mut self.cache, &self.stubs, cpu, phys, key, indirect);
+                .translate(&mut self.cache, &self.stubs, cpu, phys, key, tag, indirect);
         self.profiler.phase(Phase::Dispatch);
         match made {
             Ok(id) => {
@@ -458,83 +495,6 @@ impl Core {
                 Some((id, global))
             }
             Err(Refusal::Fetch) => None,
-        }
-    }
-
-    /// Makes stores to the page of `gpa`, from which code is to be translated, known.
-    fn protect(&mut self, gpa: u64) {
-        let Some(place) = self.world.phys.place(gpa) else {
-            return;
-        };
-        if place.holders.fetch_or(self.bit, Ordering::SeqCst) & self.bit != 0 {
-            return;
-        }
-        let page = gpa & !0xfff;
-        let writers = place.writers.load(Ordering::SeqCst);
-        if writers & self.bit != 0 {
-            place.writers.fetch_and(!self.bit, Ordering::SeqCst);
-            self.world.tlb.protect(self.context(), place.host as u64);
-        }
-        let others = writers & !self.bit;
-        if others != 0 {
-            self.unconfirmed.add(&self.world.phys, page, others);
-        }
-    }
-
-    /// Does what other processors and devices asked for, and looks after code that they may have
-    /// changed.
-    fn answer_requests(&mut self) {
-        self.follow_map();
-        if !self.unconfirmed.is_empty() {
-            let mut changes = Vec::new();
-            self.unconfirmed
-                .check(&self.world.phys, |start, end| changes.push((start, end)));
-            for (start, end) in changes {
-                self.invalidate(start, end);
-            }
-        }
-        let Some((requests, ticket)) = self.mailbox.take() else {
-            return;
-        };
-        for request in requests {
-            match request {
-                Request::Map => self.follow_map(),
-                Request::WithdrawRange(start, end) => {
-                    self.world.tlb.protect_range(self.context(), start, end);
-                }
-                Request::Written(start, end) => self.invalidate(start, end),
-                Request::Withdraw(page) => {
-                    let Some(place) = self.world.phys.place(page) else {
-                        continue;
-                    };
-                    self.world.tlb.protect(self.context(), place.host as u64);
-                    place.writers.fetch_and(!self.bit, Ordering::SeqCst);
-                }
-            }
-        }
-        self.mailbox.settle(ticket);
-    }
-
-    /// Drops what was made by an older map of memory.
-    fn follow_map(&mut self) {
-        while let Some((changes, snapshot)) = self.world.phys.changes() {
-            // By the old map: its pages are told that there is no code of them any more.
-            match changes {
-                Changes::Ranges(ranges) => {
-                    for (start, end) in ranges {
-                        self.invalidate(start, end);
-                        self.unconfirmed.forget(start, end);
-                    }
-                    self.world.tlb.flush(self.context(), false);
-                }
-                Changes::Everything => self.drop_everything(),
-            }
-            self.world.phys.refresh(snapshot);
-        }
-        if self.world.phys.refresh_mask() {
-            self.world.tlb.flush(self.context(), false);
-            self.cache.flush(self.context(), false);
-            self.world.forget_fetch();
         }
     }
 
@@ -590,6 +550,14 @@ impl Core {
             }
             exit::TARGET => {
                 let rip = cpu.rip;
+                if !cpu.mode64() {
+                    cpu.rip = rip & 0xffff_ffff;
+                    if rip & KICKED != 0 {
+                        return Ok(Next::Continue);
+                    }
+                    self.statistics.target_misses += 1;
+                    return self.lookup(Mode::of(cpu), true);
+                }
                 let canonical = (rip as i64) << 16 >> 16;
                 if rip != canonical as u64 && rip.wrapping_sub(KICKED) == canonical as u64 {
                     cpu.rip = canonical as u64;
@@ -618,7 +586,7 @@ impl Core {
                 "block {from} has no exit {number}"
             )));
         };
-        let mode = Mode(source.key.mode).with_separate(exit.separate);
+        let mode = source.key.mode.with_separate(exit.separate);
         let mode = exit.access.map_or(mode, |access| mode.with_access(access));
         let target = exit.target;
         self.cpu().rip = target;
@@ -630,7 +598,7 @@ impl Core {
             return Ok(self.interpret());
         };
         if self.statistics.resets == resets {
-            let page = target & !0xfff;
+            let page = mode.linear(target) & !0xfff;
             let two = self.cache.blocks[to as usize].second_page.is_some();
             if page == source_page && !two && !spans {
                 self.cache.link(from, number, to, &[]);
@@ -660,7 +628,8 @@ impl Core {
             )));
         };
         let cpu = &mut context.cpu;
-        cpu.rip = block.key.linear & !0xfff | u64::from(site.offset);
+        let linear = block.key.linear & !0xfff | u64::from(site.offset);
+        cpu.rip = block.key.mode.ip(linear);
         if site.flags_in_register {
             cpu.rflags = cpu.rflags & !flags::ARITHMETIC | from_context(context.fault_flags);
         }
@@ -712,70 +681,6 @@ impl Core {
     fn retired(&mut self) {
         self.world.end_instruction();
         self.apply_pending();
-    }
-
-    fn apply_pending(&mut self) {
-        let context = self.context();
-        let pending = &mut self.world.pending;
-        if let Some(flush) = pending.flush.take() {
-            self.statistics.flushes += 1;
-            self.cache.flush(context, flush == Flush::NonGlobal);
-        }
-        while let Some(page) = self.world.pending.pages.pop() {
-            self.cache.flush_page(context, page);
-        }
-        while let Some((start, end)) = self.world.pending.code_writes.pop() {
-            self.statistics.code_writes += 1;
-            self.invalidate(start, end);
-            if let Some(place) = self.world.phys.place(start) {
-                let memory = self.world.phys.memory();
-                let others = place.holders.load(Ordering::SeqCst) & !self.bit;
-                memory.tell(place.region, others, start, end);
-                if place.region.aliased {
-                    let aliases = memory.aliases(place.region, start);
-                    for alias in aliases.into_iter().filter(|&alias| alias != start) {
-                        self.invalidate(alias, alias + (end - start));
-                    }
-                }
-            }
-        }
-    }
-
-    fn invalidate(&mut self, start: u64, end: u64) {
-        self.world.forget_fetch();
-        if start < end {
-            self.cache.invalidate(self.context(), start, end);
-            self.unprotect();
-        }
-    }
-
-    /// Pages without translated code may be written to freely again.
-    fn unprotect(&mut self) {
-        while let Some(page) = self.cache.emptied.pop() {
-            if let Some(place) = self.world.phys.place(page << 12) {
-                let memory = self.world.phys.memory();
-                let has_code = |&gpa: &u64| self.cache.has_code(gpa >> 12);
-                if place.region.aliased
-                    && memory
-                        .aliases(place.region, page << 12)
-                        .iter()
-                        .any(has_code)
-                {
-                    continue;
-                }
-                place.holders.fetch_and(!self.bit, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// Drops all translations, of code and of addresses.
-    pub fn drop_everything(&mut self) {
-        self.statistics.resets += 1;
-        self.cache.reset(self.context());
-        self.unconfirmed.clear();
-        self.unprotect();
-        self.world.tlb.flush(self.context(), false);
-        self.world.forget_fetch();
     }
 }
 

@@ -43,8 +43,9 @@ pub unsafe extern "sysv64" fn memory_miss(context: *mut Context, linear: u64, me
     if window {
         return meta::FAILED;
     }
-    let page = core.cache.blocks[context.exit as usize].key.linear & !0xfff;
-    context.cpu.rip = page | u64::from(meta >> meta::OFFSET_SHIFT & 0xfff);
+    let key = &core.cache.blocks[context.exit as usize].key;
+    let offset = u64::from(meta >> meta::OFFSET_SHIFT & 0xfff);
+    context.cpu.rip = key.mode.ip(key.linear & !0xfff | offset);
     0
 }
 
