@@ -171,10 +171,14 @@ impl Translator {
         Some((page.gpa | linear & 0xfff, page.global))
     }
 
-    /// Translates the block at `key` and adds it to the cache.
+    /// Translates the block at `key`, whose mode has `tag`, and adds it to the cache.
     ///
     /// # Errors
     /// [`Refusal`] when the interpreter must run the first instruction.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, each argument a part of the processor"
+    )]
     pub fn translate(
         &mut self,
         cache: &mut Cache,
