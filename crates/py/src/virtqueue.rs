@@ -165,6 +165,12 @@ impl Chain {
         self.writable
     }
 
+    /// Guest physical address and length of each piece of the writable part.
+    fn segments(&self) -> Vec<(u64, u32)> {
+        let segments = self.buffer.writable.iter();
+        segments.map(|s| (s.address, s.length)).collect()
+    }
+
     /// Copies out of the readable part.
     #[pyo3(signature = (offset = 0, size = None))]
     fn read<'py>(

@@ -18,7 +18,7 @@ from ringfence.boards.firmware import (
     order,
 )
 from ringfence.boards.pc_drives import AHCI_SLOT, MediumEnd, PcDrives
-from ringfence.boards.plug import plug
+from ringfence.boards.plug import plug, plug_disks
 from ringfence.boards.rom import Rom
 from ringfence.bus import (
     NO_MEMORY,
@@ -262,6 +262,7 @@ class Pc:
         )
         if self.drives.ahci is not None:
             self.pci_bus.add(self.drives.ahci, AHCI_SLOT, name="ahci")
+        plug_disks(self.pci_bus, ends)
         for device in devices:
             plug(self.pci_bus, ends, device)
         if firmware is None:

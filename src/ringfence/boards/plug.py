@@ -1,17 +1,38 @@
 """Puts the devices that a user asks for on a board: ``--device NAME[,option=value...]``."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from ringfence.boards.pc_drives import MediumEnd
+from ringfence.bus import Clock, VirtQueues
 from ringfence.config import DeviceConfig
 from ringfence.devices.catalog import load_function
 from ringfence.devices.pci.context import DeviceContext
 from ringfence.devices.pci.pci_bus import PciBus
+from ringfence.devices.virtio.block import Block
+from ringfence.devices.virtio.models import BlockPci
 from ringfence.errors import ConfigError
 
-__all__ = ["plug"]
+__all__ = ["plug", "plug_disks"]
 
 _ADDRESS = re.compile(r"([0-9a-f]{1,2})(?:\.([0-7]))?", re.IGNORECASE)
+
+
+class DiskEnds(Protocol):
+    """What disks need of the machine."""
+
+    @property
+    def media(self) -> Sequence[MediumEnd]:
+        """The media."""
+
+    @property
+    def queues(self) -> VirtQueues | None:
+        """What makes virtqueues."""
+
+    @property
+    def clock(self) -> Clock:
+        """The machine's clock."""
 
 
 def plug(bus: PciBus, context: DeviceContext, config: DeviceConfig) -> int:
@@ -41,6 +62,20 @@ def plug(bus: PciBus, context: DeviceContext, config: DeviceConfig) -> int:
     except TypeError as error:
         raise ConfigError(f"{config.model} can't be made from these options: {error}") from error
     return bus.add(function, device, number=number, name=config.model)
+
+
+def plug_disks(bus: PciBus, ends: "DiskEnds") -> None:
+    """Plugs in the disks that are to be virtio's.
+
+    Raises:
+        ConfigError: there is no room.
+    """
+    for medium in ends.media:
+        if medium.interface == "virtio" and medium.queue is not None:
+            if ends.queues is None:
+                raise ConfigError("a virtio disk needs virtqueues, which this machine has none of")
+            disk = Block(medium.queue, serial=medium.name)
+            bus.add(BlockPci(disk, ends.queues, ends.clock), name=medium.name)
 
 
 def _place(model: str, text: str) -> tuple[int, int]:

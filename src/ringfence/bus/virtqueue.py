@@ -18,6 +18,9 @@ class Chain(Protocol):
     def writable(self) -> int:
         """Bytes that the device may write."""
 
+    def segments(self) -> list[tuple[int, int]]:
+        """Guest physical address and length of each piece of the writable part."""
+
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """Copies out of the readable part; less than ``size`` where it ends."""
 

@@ -56,6 +56,11 @@ FUNCTIONS: dict[str, Model] = {
     "piix3-ide": Model("ide.piix", "PiixIde", "PIIX3 IDE controller with bus masters"),
     "e1000": Model("net.e1000_pci", "E1000", "Intel 82540EM gigabit network card"),
     "rtl8029": Model("net.rtl8029", "Rtl8029", "Realtek RTL8029AS network card (NE2000)"),
+    "virtio-net": Model("virtio.models", "NetPci", "virtio network card"),
+    "virtio-console": Model("virtio.models", "ConsolePci", "virtio console"),
+    "virtio-rng": Model("virtio.models", "RngPci", "virtio random numbers"),
+    "virtio-balloon": Model("virtio.models", "BalloonPci", "virtio memory balloon"),
+    "virtio-blk": Model("virtio.models", "BlockPci", "virtio disk"),
     "piix4-pm": Model("chipset.piix4_pm", "Piix4Pm", "PIIX4 power management and SMBus"),
 }
 

@@ -1,10 +1,12 @@
 """Host ends that devices ask for by kind and name; they live as long as the machine."""
 
+import os
 from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import Any
 
 from ringfence.bus import PacketPort
+from ringfence.chars import Stream
 from ringfence.errors import ConfigError
 from ringfence.net import NetSpec
 
@@ -36,6 +38,25 @@ class _LockedPort:
                 self._callback()
 
 
+class _LockedChars:
+    """A serial line whose calls come under the machine's lock."""
+
+    def __init__(self, stream: Stream, lock: RLock) -> None:
+        self._lock = lock
+        self._stream = stream
+        self.write = stream.write
+        self.read = stream.read
+
+    def on_input(self, callback: Callable[[], None]) -> None:
+        """Sets what is called when there is input for the guest."""
+
+        def came() -> None:
+            with self._lock:
+                callback()
+
+        self._stream.on_input(came)
+
+
 class HostEndTable:
     """The host ends of one machine.
 
@@ -49,6 +70,7 @@ class HostEndTable:
         self._networks = dict(networks)
         self._opened: dict[str, PacketPort] = {}
         self._used: dict[str, _LockedPort] = {}
+        self._streams: dict[str, Stream] = {}
 
     def end(self, kind: str, name: str) -> Any:
         """The host end ``name`` of a kind.
@@ -57,6 +79,10 @@ class HostEndTable:
             ConfigError: there is none, or another device has it.
             NetworkError: the host refuses it.
         """
+        if kind == "entropy":
+            return os.urandom
+        if kind == "char":
+            return _LockedChars(self.stream(name), self._lock)
         if kind != "net":
             raise ConfigError(f"there is no {kind} named {name!r}")
         if name == "none":
@@ -69,6 +95,10 @@ class HostEndTable:
         self._used[name] = locked = _LockedPort(port, self._lock)
         return locked
 
+    def stream(self, name: str) -> Stream:
+        """The serial line ``name``, made when it is first asked for."""
+        return self._streams.setdefault(name, Stream(name))
+
     def end_boot(self) -> None:
         """The devices have gone; those of the next boot may ask anew."""
         for port in self._used.values():
@@ -78,6 +108,8 @@ class HostEndTable:
     def close(self) -> None:
         """Closes what was opened here."""
         self.end_boot()
+        for stream in self._streams.values():
+            stream.close()
         while self._opened:
             port: Any = self._opened.popitem()[1]
             port.close()

@@ -492,6 +492,7 @@ class VM:
         config = self.config
         cards = (DeviceConfig.network(net).model for net in config.nets)
         models = {*cards, *(device.model for device in config.devices)}
+        models |= {"virtio-blk"} if any(d.interface == "virtio" for d in config.disks) else set()
         if not models & DRIVERS.keys() or not image.modules.exists():
             return None
         read = self._open(image.modules, "image's modules", ImageCorrupt)
