@@ -2,5 +2,6 @@
 
 from ringfence.testing.driver import ConsoleDriver
 from ringfence.testing.kernels import pvh_kernel
+from ringfence.testing.screen import ScreenDriver
 
-__all__ = ["ConsoleDriver", "pvh_kernel"]
+__all__ = ["ConsoleDriver", "ScreenDriver", "pvh_kernel"]
