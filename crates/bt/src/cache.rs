@@ -135,6 +135,26 @@ struct PageBranches {
     global: bool,
 }
 
+/// The code of a physical page that is translated.
+#[derive(Debug, Default)]
+struct PageCode {
+    blocks: Vec<BlockId>,
+    /// The lines of [`LINE`] bytes that hold some of it, or did.
+    lines: u64,
+}
+
+/// Bytes of a page that share a bit in [`PageCode::lines`].
+const LINE: u64 = 64;
+
+/// Bits of the lines that the bytes `start` to `end` of a page touch; both within the page.
+fn lines(start: u64, end: u64) -> u64 {
+    if start >= end {
+        return 0;
+    }
+    let (first, last) = (start / LINE, (end - 1) / LINE);
+    u64::MAX >> (63 - (last - first)) << first
+}
+
 /// The translated code of one virtual processor.
 #[derive(Debug)]
 pub struct Cache {
@@ -148,7 +168,7 @@ pub struct Cache {
     /// All blocks since the last reset, in order of their host addresses.
     pub blocks: Vec<Block>,
     map: FastMap<Key, BlockId>,
-    pages: FastMap<u64, Vec<BlockId>>,
+    pages: FastMap<u64, PageCode>,
     branches: FastMap<u64, PageBranches>,
     miss: [u64; 2],
     /// Physical pages (by number) that hold no translated code any more.
@@ -275,12 +295,15 @@ impl Cache {
     /// Adds a block that was just emitted.
     pub fn insert(&mut self, block: Block) -> BlockId {
         let id = self.blocks.len() as BlockId;
-        self.pages
-            .entry(block.key.physical >> 12)
-            .or_default()
-            .push(id);
+        let page = block.key.physical & !0xfff;
+        let (start, end) = (block.low - page, block.high - page);
+        let code = self.pages.entry(page >> 12).or_default();
+        code.blocks.push(id);
+        code.lines |= lines(start, end.min(4096));
         if let Some(page) = block.second_page {
-            self.pages.entry(page >> 12).or_default().push(id);
+            let code = self.pages.entry(page >> 12).or_default();
+            code.blocks.push(id);
+            code.lines |= lines(0, end.saturating_sub(4096));
         }
         // A block that spans two pages may be replaced when its second page is another one now;
         // branches to the old one hold until the flush that the change of mapping brings.
@@ -391,6 +414,14 @@ impl Cache {
         self.pages.contains_key(&page)
     }
 
+    /// Whether `size` bytes at physical address `start`, all in one page, may hold code that is
+    /// translated.
+    pub fn touches_code(&self, start: u64, size: u64) -> bool {
+        let offset = start & 0xfff;
+        let code = self.pages.get(&(start >> 12));
+        code.is_some_and(|code| code.lines & lines(offset, offset + size) != 0)
+    }
+
     /// Drops the blocks that hold code of physical range `[start, end)`.
     pub fn invalidate(&mut self, context: &mut Context, start: u64, end: u64) {
         let range = start >> 12..=(end - 1) >> 12;
@@ -401,9 +432,15 @@ impl Cache {
             pages.filter(|page| range.contains(page)).collect()
         };
         for page in held {
-            let Some(ids) = self.pages.get_mut(&page) else {
+            let Some(code) = self.pages.get_mut(&page) else {
                 continue;
             };
+            let base = page << 12;
+            let (first, last) = (start.max(base) - base, end.min(base + 4096) - base);
+            if code.lines & lines(first, last) == 0 {
+                continue;
+            }
+            let ids = &mut code.blocks;
             let mut dropped = Vec::new();
             let blocks = &self.blocks;
             ids.retain(|&id| {

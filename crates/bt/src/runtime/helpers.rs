@@ -85,8 +85,18 @@ fn translate(
         return None;
     }
     let place = world.phys.place(translation.gpa)?;
-    if write && (!place.ram || place.holders.load(Ordering::SeqCst) != 0) {
+    if write && !place.ram {
         return None;
+    }
+    if write && place.holders.load(Ordering::SeqCst) != 0 {
+        // A page of code, which often holds data too. Only this processor may have its code, and
+        // must be known to write there, in case that another one translates some meanwhile.
+        let beside = !place.is_clean() && {
+            place.writers.fetch_or(core.bit, Ordering::SeqCst);
+            place.holders.load(Ordering::SeqCst) == core.bit
+                && !core.cache.touches_code(translation.gpa, size)
+        };
+        return beside.then_some(place.host as u64);
     }
     world
         .tlb
