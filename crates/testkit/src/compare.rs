@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::generate::Case;
 use crate::layout::{DATA, PAGE, READ_ONLY};
-use crate::state::{Outcome, State};
+use crate::state::{Outcome, State, layout};
 
 /// RFLAGS bits that are compared: the arithmetic ones, DF, NT, AC and ID.
 pub const FLAGS: u64 = 0x24_4cd5;
@@ -87,8 +87,7 @@ fn field(at: usize) -> String {
         24 => "mxcsr".to_owned(),
         32..160 => format!("st{} {half}", (at - 32) / 16),
         160..416 => format!("xmm{} {half}", (at - 160) / 16),
-        576.. => format!("ymm{} upper, {half}", (at - 576) / 16),
-        _ => format!("xsave {at}"),
+        _ => layout().name(at),
     }
 }
 
@@ -127,6 +126,10 @@ pub fn registers(state: &State) -> String {
         "  rip={:016x}   rflags={:08x}   fs={:x} gs={:x}",
         state.rip, state.rflags, state.fs_base, state.gs_base
     );
+    for index in (0..8).filter(|_| !layout().component(5).is_empty()) {
+        let end = if index == 7 { '\n' } else { ' ' };
+        let _ = write!(text, "  k{index}={:x}{end}", state.opmask(index));
+    }
     let x = &state.xsave;
     let _ = writeln!(
         text,

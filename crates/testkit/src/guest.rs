@@ -15,7 +15,7 @@ use crate::layout::{
     ABSENT, AREA, AREA_SIZE, CODE, CODE_SIZE, DATA, IMAGE_SIZE, ISLAND, PAGE, READ_ONLY, TABLES,
     TABLES_SIZE, selector,
 };
-use crate::state::{Outcome, State, XSTATE_SIZE};
+use crate::state::{Outcome, State, XSTATE_SIZE, layout};
 
 const PML4: u64 = TABLES;
 const PDPT: u64 = TABLES + 0x1000;
@@ -159,7 +159,7 @@ fn entry_code() -> Vec<u8> {
     code
 }
 
-/// The processor at CPL 0, before [`XCR0_CODE`] has run, for cases of `bits`-bit code.
+/// The processor at CPL 0, before [`xcr0_code`] has run, for cases of `bits`-bit code.
 pub fn system_registers(bits: u32) -> SystemRegisters {
     let segment = |selector, attributes| Segment {
         base: 0,
@@ -226,12 +226,15 @@ pub fn system_registers(bits: u32) -> SystemRegisters {
     }
 }
 
-/// XSETBV with x87, SSE and AVX, then INT3; to be run once from [`CODE`] at CPL 0.
-pub const XCR0_CODE: [u8; 13] = [
-    0x31, 0xc9, 0x31, 0xd2, 0xb8, 7, 0, 0, 0, 0x0f, 0x01, 0xd1, 0xcc,
-];
+/// XSETBV with all that cases have, then INT3; to be run once from [`CODE`] at CPL 0.
+pub fn xcr0_code() -> [u8; 13] {
+    let components = layout().components;
+    [
+        0x31, 0xc9, 0x31, 0xd2, 0xb8, components, 0, 0, 0, 0x0f, 0x01, 0xd1, 0xcc,
+    ]
+}
 
-/// Registers with which the guest begins [`XCR0_CODE`].
+/// Registers with which the guest begins [`xcr0_code`].
 pub fn start_registers() -> Registers {
     let mut registers = Registers {
         rip: CODE,

@@ -75,3 +75,11 @@ pub const XCR0_X87: u64 = 1 << 0;
 pub const XCR0_SSE: u64 = 1 << 1;
 /// XCR0: AVX state.
 pub const XCR0_AVX: u64 = 1 << 2;
+/// XCR0: AVX-512 opmask registers.
+pub const XCR0_OPMASK: u64 = 1 << 5;
+/// XCR0: upper halves of ZMM0 to ZMM15.
+pub const XCR0_ZMM_HI256: u64 = 1 << 6;
+/// XCR0: ZMM16 to ZMM31.
+pub const XCR0_HI16_ZMM: u64 = 1 << 7;
+/// XCR0: all of AVX-512.
+pub const XCR0_AVX512: u64 = XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM;

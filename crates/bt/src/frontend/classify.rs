@@ -6,6 +6,8 @@ use iced_x86::{
     Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic as M, OpCodeOperandKind as K,
 };
 
+use crate::interp::native::class::is_avx512;
+
 /// How an instruction is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -116,6 +118,8 @@ pub struct CodeInfo {
     pub fp: bool,
     /// Needs AVX state to be enabled.
     pub avx: bool,
+    /// Needs AVX-512 state to be enabled.
+    pub avx512: bool,
     /// May raise a fault on the host: FP exceptions, alignment, divide error.
     pub faults: bool,
     /// Operand size in bytes, where the operand-size prefix chooses between 2 and 4.
@@ -149,6 +153,7 @@ fn classify(code: Code) -> CodeInfo {
             || matches!(kind, K::mem_vsib64y | K::mem_vsib32z | K::mem_vsib64z);
     }
     let fp = is_fp(code);
+    let evex = op.encoding() == EncodingKind::EVEX;
     let vex = op.encoding() != EncodingKind::Legacy;
     let kind = if vsib || op.encoding() == EncodingKind::D3NOW {
         Kind::Interpret
@@ -164,8 +169,9 @@ fn classify(code: Code) -> CodeInfo {
             32 => Some(4),
             _ => None,
         },
+        avx512: code.cpuid_features().iter().any(|&f| is_avx512(f)) || evex,
         faults: fp || matches!(mnemonic, M::Div | M::Idiv | M::Cmpxchg16b),
-        modrm,
+        modrm: modrm || evex,
         rm_any,
         fields,
     }
@@ -237,34 +243,35 @@ fn is_fp(code: Code) -> bool {
             | M::Popcnt
     );
     !hint
-        && code.cpuid_features().iter().any(|feature| {
-            matches!(
-                feature,
-                F::FPU
-                    | F::FPU287
-                    | F::FPU387
-                    | F::FPU287XL_ONLY
-                    | F::FPU387SL_ONLY
-                    | F::MMX
-                    | F::SSE
-                    | F::SSE2
-                    | F::SSE3
-                    | F::SSSE3
-                    | F::SSE4_1
-                    | F::SSE4_2
-                    | F::SSE4A
-                    | F::AVX
-                    | F::AVX2
-                    | F::FMA
-                    | F::F16C
-                    | F::AES
-                    | F::PCLMULQDQ
-                    | F::SHA
-                    | F::GFNI
-                    | F::VAES
-                    | F::VPCLMULQDQ
-                    | F::AVX_VNNI
-            )
+        && code.cpuid_features().iter().any(|&feature| {
+            is_avx512(feature)
+                || matches!(
+                    feature,
+                    F::FPU
+                        | F::FPU287
+                        | F::FPU387
+                        | F::FPU287XL_ONLY
+                        | F::FPU387SL_ONLY
+                        | F::MMX
+                        | F::SSE
+                        | F::SSE2
+                        | F::SSE3
+                        | F::SSSE3
+                        | F::SSE4_1
+                        | F::SSE4_2
+                        | F::SSE4A
+                        | F::AVX
+                        | F::AVX2
+                        | F::FMA
+                        | F::F16C
+                        | F::AES
+                        | F::PCLMULQDQ
+                        | F::SHA
+                        | F::GFNI
+                        | F::VAES
+                        | F::VPCLMULQDQ
+                        | F::AVX_VNNI
+                )
         })
 }
 

@@ -49,6 +49,8 @@ const IOPL: u32 = 1 << 11;
 const CLASSES: u32 = 12;
 /// Supervisor code that may access user pages in spite of CR4.SMAP.
 const ACCESS: u32 = 1 << 27;
+/// AVX-512 instructions run.
+const AVX512: u32 = 1 << 28;
 
 impl Mode {
     /// Code that the translator does not take: the interpreter runs it.
@@ -105,6 +107,9 @@ impl Mode {
             bits |= FPU;
             if cpu.cr4 & cr::CR4_OSXSAVE != 0 && cpu.xcr0 & 7 == 7 && bits & (REAL | V86) == 0 {
                 bits |= AVX;
+                if cpu.xcr0 & cr::XCR0_AVX512 == cr::XCR0_AVX512 {
+                    bits |= AVX512;
+                }
             }
         }
         if user && cpu.cr4 & cr::CR4_TSD != 0 {
@@ -210,6 +215,11 @@ impl Mode {
     /// AVX instructions run.
     pub const fn avx(self) -> bool {
         self.has(AVX)
+    }
+
+    /// AVX-512 instructions run.
+    pub const fn avx512(self) -> bool {
+        self.has(AVX512)
     }
 
     /// RDTSC is allowed.

@@ -1,8 +1,8 @@
 //! The translator: decodes a block, finds which flags are live, emits host code.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    RflagsBits,
+    Code, Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, RflagsBits,
 };
 
 use super::classify::{CodeInfo, Kind, info};
@@ -476,7 +476,7 @@ impl Translator {
 
     /// Forms of otherwise translatable instructions that the interpreter runs.
     fn refused(&self, mode: Mode, instruction: &Instruction, info: &CodeInfo) -> bool {
-        if info.fp && !mode.fpu() || info.avx && !mode.avx() {
+        if info.fp && !mode.fpu() || info.avx && !mode.avx() || info.avx512 && !mode.avx512() {
             return true;
         }
         let branch = (0..instruction.op_count()).any(|i| {
@@ -677,6 +677,13 @@ fn respell(instruction: &Instruction, bytes: &mut [u8]) {
         && *opcode == 0x82
     {
         *opcode = 0x80;
+    }
+    let start = bytes.iter().take_while(|b| prefix(b)).count();
+    if instruction.encoding() == EncodingKind::EVEX
+        && let [_, p0, p1, p2, ..] = &mut bytes[start..]
+    {
+        // Bits that name registers 8 to 31 are ignored here.
+        (*p0, *p1, *p2) = (*p0 | 0xf0, *p1 | 0x40, *p2 | 8);
     }
     let register_immediate = matches!(
         instruction.mnemonic(),

@@ -510,7 +510,7 @@ impl Core {
         cpu.interrupt_shadow = false;
         cpu.rflags &= !flags::RF;
         context.flags = to_context(cpu.rflags);
-        context.xsave_mask = (cpu.xcr0 | 3) as u32 & 7;
+        context.xsave_mask = (cpu.xcr0 | 3) as u32 & 0xe7;
         context.tsc_offset = self
             .world
             .clock()

@@ -76,7 +76,7 @@ impl Translated {
         mock.attach(vcpu.kicker());
         vcpu.set_system_registers(&guest::system_registers(bits));
         memory
-            .write(CODE, &guest::XCR0_CODE)
+            .write(CODE, &guest::xcr0_code())
             .expect("code has memory");
         vcpu.set_registers(&guest::start_registers());
         let exit = vcpu.run(0).expect("the guest starts");
@@ -172,7 +172,7 @@ impl Interpreted {
         };
         set_system_registers(this.cpu(), &guest::system_registers(bits));
         this.memory
-            .write(CODE, &guest::XCR0_CODE)
+            .write(CODE, &guest::xcr0_code())
             .expect("code has memory");
         set_registers(this.cpu(), &guest::start_registers());
         assert_eq!(this.finish(), Ok(3));

@@ -1,6 +1,8 @@
 //! Random encodings of an instruction code.
 
-use iced_x86::{Code, EncodingKind, MandatoryPrefix, OpCodeOperandKind, OpCodeTableKind};
+use iced_x86::{
+    Code, EncodingKind, MandatoryPrefix, OpCodeInfo, OpCodeOperandKind, OpCodeTableKind,
+};
 
 use crate::random::Random;
 
@@ -8,10 +10,10 @@ use crate::random::Random;
 /// make another instruction of it.
 pub(super) fn encode(random: &mut Random, code: Code, bits: u32) -> Vec<u8> {
     let mut out = prefixes(random, code);
-    if code.op_code().encoding() == EncodingKind::VEX {
-        vex(random, code, bits, &mut out);
-    } else {
-        legacy(random, code, bits, &mut out);
+    match code.op_code().encoding() {
+        EncodingKind::VEX => vex(random, code, bits, &mut out),
+        EncodingKind::EVEX => evex(random, code, bits, &mut out),
+        _ => legacy(random, code, bits, &mut out),
     }
     let mut rest = [0; 16];
     random.fill(&mut rest);
@@ -56,7 +58,13 @@ fn modrm(random: &mut Random, code: Code) -> u8 {
         use OpCodeOperandKind as K;
         matches!(
             op.op_kind(i),
-            K::mem | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y
+            K::mem
+                | K::mem_vsib32x
+                | K::mem_vsib64x
+                | K::mem_vsib32y
+                | K::mem_vsib64y
+                | K::mem_vsib32z
+                | K::mem_vsib64z
         )
     });
     if memory_only && byte >= 0xc0 {
@@ -119,28 +127,122 @@ fn legacy(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
     }
 }
 
-fn vex(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
-    let op = code.op_code();
+/// The opcode map, and the mandatory prefix as VEX and EVEX encode it.
+fn map_and_prefix(op: &OpCodeInfo) -> (u8, u8) {
     let map = match op.table() {
         OpCodeTableKind::T0F => 1,
         OpCodeTableKind::T0F38 => 2,
-        _ => 3u8,
+        OpCodeTableKind::MAP5 => 5,
+        OpCodeTableKind::MAP6 => 6,
+        _ => 3,
     };
-    let pp = match op.mandatory_prefix() {
+    let prefix = match op.mandatory_prefix() {
         MandatoryPrefix::P66 => 1,
         MandatoryPrefix::PF3 => 2,
         MandatoryPrefix::PF2 => 3,
-        _ => 0u8,
+        _ => 0,
     };
-    let third = (0..op.op_count()).any(|i| {
+    (map, prefix)
+}
+
+/// Whether an operand is encoded in VEX.vvvv or EVEX.vvvv.
+fn names_third(op: &OpCodeInfo) -> bool {
+    (0..op.op_count()).any(|i| {
         use OpCodeOperandKind as K;
         matches!(
             op.op_kind(i),
-            K::r32_vvvv | K::r64_vvvv | K::xmm_vvvv | K::ymm_vvvv | K::k_vvvv
+            K::r32_vvvv
+                | K::r64_vvvv
+                | K::xmm_vvvv
+                | K::ymm_vvvv
+                | K::zmm_vvvv
+                | K::xmmp3_vvvv
+                | K::zmmp3_vvvv
+                | K::k_vvvv
         )
-    });
-    // In 32-bit code the upper bit of the register must stay set.
-    let register = random.below(16) as u8 | if bits == 64 { 0 } else { 8 };
+    })
+}
+
+/// Whether an operand is an opmask register, of which there are eight.
+fn names_opmask(op: &OpCodeInfo) -> bool {
+    (0..op.op_count()).any(|i| {
+        use OpCodeOperandKind as K;
+        matches!(
+            op.op_kind(i),
+            K::k_reg | K::kp1_reg | K::k_rm | K::k_or_mem | K::k_vvvv
+        )
+    })
+}
+
+fn evex(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
+    let op = code.op_code();
+    let (map, pp) = map_and_prefix(op);
+    let wide = bits == 64;
+    let modrm = modrm(random, code);
+    let memory = modrm < 0xc0;
+    let vsib = (0..op.op_count()).any(|i| format!("{:?}", op.op_kind(i)).contains("vsib"));
+    // Registers are inverted; in 32-bit code there are 8.
+    let inverted = if wide {
+        random.bits() as u8 & 0xf0
+    } else {
+        0xf0
+    };
+    // EVEX.X does not extend a general register; Zen 4 then reads an RSP that is not current.
+    let general = !memory
+        && (0..op.op_count()).any(|i| {
+            use OpCodeOperandKind as K;
+            matches!(
+                op.op_kind(i),
+                K::r32_or_mem | K::r64_or_mem | K::r32_rm | K::r64_rm
+            )
+        });
+    let inverted = inverted | if general { 0x40 } else { 0 };
+    let third = names_third(op);
+    let register = random.below(32) as u8 | if wide { 0 } else { 0x18 };
+    let vvvv = if third { register & 15 } else { 15 };
+    let upper = if third || vsib { register >> 4 } else { 1 };
+    let w = if op.is_wig() {
+        random.below(2) as u8
+    } else {
+        op.w() as u8
+    };
+    let b = if memory {
+        op.can_broadcast() && random.one_in(3)
+    } else {
+        (op.can_use_rounding_control() || op.can_suppress_all_exceptions()) && random.one_in(4)
+    };
+    let length = if op.is_lig() || b && !memory && op.can_use_rounding_control() {
+        random.below(3) as u8
+    } else {
+        op.l() as u8
+    };
+    let needed = op.require_op_mask_register() || vsib;
+    let mask = if needed || op.can_use_op_mask_register() && random.one_in(2) {
+        1 + random.below(7) as u8
+    } else {
+        0
+    };
+    let zeroing = op.can_use_zeroing_masking()
+        && mask != 0
+        && random.one_in(2)
+        && !(memory && matches!(op.op_kind(0), OpCodeOperandKind::mem));
+    out.extend([
+        0x62,
+        inverted | map,
+        w << 7 | vvvv << 3 | 4 | pp,
+        u8::from(zeroing) << 7 | length << 5 | u8::from(b) << 4 | upper << 3 | mask,
+        op.op_code() as u8,
+        modrm,
+    ]);
+}
+
+fn vex(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
+    let op = code.op_code();
+    let (map, pp) = map_and_prefix(op);
+    let third = names_third(op);
+    // In 32-bit code the upper bit of the register must stay set; opmask registers are eight.
+    let few = bits != 64 || names_opmask(op);
+    let register = random.below(16) as u8 | if few { 8 } else { 0 };
     let vvvv = if third { register << 3 } else { 0x78 };
     let length = if op.is_lig() {
         random.below(2) as u8
@@ -152,10 +254,11 @@ fn vex(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
     } else {
         op.w() as u8
     };
-    let inverted = if bits == 64 {
-        random.bits() as u8 & 0xe0
-    } else {
-        0xe0
+    let inverted = match (bits, names_opmask(op)) {
+        (64, false) => random.bits() as u8 & 0xe0,
+        // Base and index are general registers.
+        (64, true) => random.bits() as u8 & 0x60 | 0x80,
+        _ => 0xe0,
     };
     if map == 1 && w == 0 && (random.one_in(2) || bits == 32) {
         out.extend([

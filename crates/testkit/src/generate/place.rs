@@ -9,7 +9,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use super::exclude::touches_segment;
 use crate::layout::{DATA, PAGE, READ_ONLY};
 use crate::random::Random;
-use crate::state::State;
+use crate::state::{State, layout};
 pub(super) use constants::{Site, adjust};
 use target::{crossing, landing, readable, target};
 
@@ -359,24 +359,18 @@ impl Place<'_> {
             return false;
         }
         let wide = self.instruction.memory_size().size() != 0
-            && matches!(
-                self.instruction.code().op_code().op_kind(1),
-                iced_x86::OpCodeOperandKind::mem_vsib64x | iced_x86::OpCodeOperandKind::mem_vsib64y
-            );
+            && (0..2).any(|operand| {
+                use iced_x86::OpCodeOperandKind as K;
+                matches!(
+                    self.instruction.code().op_code().op_kind(operand),
+                    K::mem_vsib64x | K::mem_vsib64y | K::mem_vsib64z
+                )
+            });
         let number = index.number();
-        for lane in 0..8 {
+        let size = if wide { 8 } else { 4 };
+        for at in (0..index.size()).step_by(size) {
             let value = self.random.below(256).wrapping_sub(128);
-            let lanes = if wide { 4 } else { 8 };
-            let size = 32 / lanes;
-            let at = lane * size;
-            if at >= 32 {
-                break;
-            }
-            let place = if at < 16 {
-                160 + number * 16 + at
-            } else {
-                576 + number * 16 + at - 16
-            };
+            let place = layout().vector_byte(number, at);
             self.state.xsave[place..place + size].copy_from_slice(&value.to_le_bytes()[..size]);
         }
         true

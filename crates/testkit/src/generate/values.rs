@@ -2,7 +2,7 @@
 
 use crate::layout::DATA;
 use crate::random::Random;
-use crate::state::{MXCSR, State};
+use crate::state::{MXCSR, State, layout};
 
 /// Flags that a case may begin with, beside the arithmetic ones.
 const DF: u64 = 1 << 10;
@@ -79,7 +79,17 @@ fn vector_state(random: &mut Random, state: &mut State) {
         image[at..at + 10].copy_from_slice(&value);
     }
     fill_data(random, &mut image[160..416]);
-    fill_data(random, &mut image[576..832]);
+    for index in [2, 6, 7] {
+        fill_data(random, &mut image[layout().component(index)]);
+    }
+    for mask in image[layout().component(5)].chunks_exact_mut(8) {
+        let value = match random.below(4) {
+            0 => u64::MAX,
+            1 => random.bits() & random.bits() & random.bits(),
+            _ => random.bits(),
+        };
+        mask.copy_from_slice(&value.to_le_bytes());
+    }
 }
 
 /// An 80-bit number: integers, ordinary and special ones, or an MMX register's image.

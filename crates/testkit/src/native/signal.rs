@@ -11,7 +11,7 @@ use libc::{
 
 use super::thunk::{Block, STACK, STACK_SIZE, block};
 use crate::layout::HOST_BLOCK;
-use crate::state::{MXCSR, XSTATE_SIZE};
+use crate::state::{MXCSR, layout};
 
 const SIGNALS: [c_int; 5] = [SIGFPE, SIGSEGV, SIGBUS, SIGILL, SIGTRAP];
 static mut PREVIOUS: [MaybeUninit<sigaction>; 5] = [const { MaybeUninit::uninit() }; 5];
@@ -127,7 +127,7 @@ unsafe extern "C" fn capture(context: *mut ucontext_t) {
             0
         };
         let fp = machine.fpregs.cast::<u8>();
-        copy_nonoverlapping(fp, block.output.xsave.as_mut_ptr(), XSTATE_SIZE);
+        copy_nonoverlapping(fp, block.output.xsave.as_mut_ptr(), layout().size);
         // Rust code expects default control words and no pending exception.
         fp.cast::<u32>().write_unaligned(0x037f);
         fp.add(MXCSR).cast::<u32>().write_unaligned(0x1f80);

@@ -4,7 +4,7 @@ use std::arch::global_asm;
 use std::mem::offset_of;
 
 use crate::layout::HOST_BLOCK;
-use crate::state::State;
+use crate::state::{State, layout};
 
 /// Bytes of the alternate signal stack.
 pub(super) const STACK_SIZE: u64 = 0x2_0000;
@@ -35,6 +35,8 @@ pub(super) struct Block {
     pub address: u64,
     /// Frame for the way into 32-bit code: RIP, CS, RFLAGS, RSP, SS.
     pub frame: [u64; 5],
+    /// Components of the XSAVE image.
+    pub components: u64,
 }
 
 /// The block.
@@ -56,6 +58,7 @@ unsafe extern "sysv64" {
 pub(super) unsafe fn enter(compatibility: bool) {
     // SAFETY: by the contract.
     unsafe {
+        (*block()).components = layout().components.into();
         (*block()).resume = ringfence_testkit_resume as *const () as u64;
         if compatibility {
             let input = &(*block()).input;
@@ -94,7 +97,7 @@ macro_rules! entry {
             rdfsbase rax
             mov qword ptr [{host_fs}], rax
             mov qword ptr [{active}], 1
-            mov eax, 7
+            mov eax, dword ptr [{components}]
             xor edx, edx
             xrstor64 [{xsave}]
             mov rax, qword ptr [{gs_base}]
@@ -161,6 +164,7 @@ global_asm!(
     host_rsp = const HOST_BLOCK + offset_of!(Block, host_rsp) as u64,
     host_fs = const HOST_BLOCK + offset_of!(Block, host_fs) as u64,
     active = const HOST_BLOCK + offset_of!(Block, active) as u64,
+    components = const HOST_BLOCK + offset_of!(Block, components) as u64,
     frame = const HOST_BLOCK + offset_of!(Block, frame) as u64,
     xsave = const input(offset_of!(State, xsave)),
     rip = const input(offset_of!(State, rip)),

@@ -52,8 +52,10 @@ impl Model {
             6 => [word(Word::Leaf6Eax), 0, 0, 0],
             7 if subleaf == 0 => {
                 let ebx = word(Word::Leaf7Ebx) | self.x87;
-                [0, ebx, word(Word::Leaf7Ecx), word(Word::Leaf7Edx)]
+                let largest = u32::from(word(Word::Leaf7Sub1Eax) != 0);
+                [largest, ebx, word(Word::Leaf7Ecx), word(Word::Leaf7Edx)]
             }
+            7 if subleaf == 1 => [word(Word::Leaf7Sub1Eax), 0, 0, 0],
             0xb => self.topology(vcpu, subleaf),
             0xd => self.extended_state(dynamic, subleaf),
             0x15 => self.crystal(),

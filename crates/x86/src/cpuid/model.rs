@@ -139,12 +139,16 @@ impl Model {
         if !amd {
             features.add_with_needs(Feature::ARCH_CAPABILITIES);
         }
-        let avx = components[0];
-        let fits =
-            u64::from(avx[0]) + u64::from(avx[1]) <= u64::from(offer.xsave_size) && avx[0] != 0;
-        let host_xcr0 = u64::from(host(0xd, 0)[0]);
-        if !fits || host_xcr0 & cr::XCR0_AVX == 0 {
+        let fits = |[size, offset, ..]: &[u32; 4]| {
+            *size != 0 && u64::from(*size) + u64::from(*offset) <= u64::from(offer.xsave_size)
+        };
+        let host_xcr0 = u64::from(host(0xd, 0)[0]) & offer.xcr0;
+        if !fits(&components[0]) || host_xcr0 & cr::XCR0_AVX == 0 {
             features.remove(Feature::AVX);
+        }
+        let whole = host_xcr0 & cr::XCR0_AVX512 == cr::XCR0_AVX512;
+        if !whole || !components[3..].iter().all(fits) {
+            features.remove(Feature::AVX512F);
         }
         features.drop_unmet();
         Self {
@@ -160,7 +164,7 @@ impl Model {
             caches,
             features,
             x87: host(7, 0)[1] & X87_BEHAVIOUR,
-            xcr0: host_xcr0 & offer.xcr0,
+            xcr0: host_xcr0,
             components,
             extended: (0..=0x21)
                 .map(|index| host(0x8000_0000 + index, 0))
@@ -233,8 +237,12 @@ impl Model {
     fn finish(&mut self) {
         if !self.features.has(Feature::XSAVE) {
             self.xcr0 = 0;
-        } else if !self.features.has(Feature::AVX) {
+        }
+        if !self.features.has(Feature::AVX) {
             self.xcr0 &= !cr::XCR0_AVX;
+        }
+        if !self.features.has(Feature::AVX512F) {
+            self.xcr0 &= !cr::XCR0_AVX512;
         }
     }
 

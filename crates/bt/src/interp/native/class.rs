@@ -27,6 +27,8 @@ pub enum Kind {
     Sse,
     /// VEX encoding.
     Avx,
+    /// EVEX encoding, or opmask registers.
+    Avx512,
 }
 
 /// What the native runner must know about an encoding.
@@ -66,7 +68,8 @@ impl Traits {
             2 => Kind::Mmx,
             3 => Kind::SseMmx,
             4 => Kind::Sse,
-            _ => Kind::Avx,
+            5 => Kind::Avx,
+            _ => Kind::Avx512,
         }
     }
 }
@@ -134,7 +137,9 @@ fn kind(instruction: &Instruction) -> Option<Kind> {
     let name = instruction.mnemonic();
     match instruction.encoding() {
         EncodingKind::Legacy => {}
+        EncodingKind::VEX if features.iter().any(|&f| is_avx512(f)) => return Some(Kind::Avx512),
         EncodingKind::VEX => return Some(Kind::Avx),
+        EncodingKind::EVEX => return Some(Kind::Avx512),
         _ => return None,
     }
     if has(F::FPU) || has(F::FPU287) || has(F::FPU387) || name == Mnemonic::Fisttp {
@@ -191,8 +196,41 @@ fn host_has(feature: CpuidFeature) -> bool {
         F::F16C => is_x86_feature_detected!("f16c"),
         F::VAES => is_x86_feature_detected!("vaes"),
         F::VPCLMULQDQ => is_x86_feature_detected!("vpclmulqdq"),
+        F::AVX_VNNI => is_x86_feature_detected!("avxvnni"),
+        F::AVX512F => is_x86_feature_detected!("avx512f"),
+        F::AVX512DQ => is_x86_feature_detected!("avx512dq"),
+        F::AVX512_IFMA => is_x86_feature_detected!("avx512ifma"),
+        F::AVX512CD => is_x86_feature_detected!("avx512cd"),
+        F::AVX512BW => is_x86_feature_detected!("avx512bw"),
+        F::AVX512VL => is_x86_feature_detected!("avx512vl"),
+        F::AVX512_VBMI => is_x86_feature_detected!("avx512vbmi"),
+        F::AVX512_VBMI2 => is_x86_feature_detected!("avx512vbmi2"),
+        F::AVX512_VNNI => is_x86_feature_detected!("avx512vnni"),
+        F::AVX512_BITALG => is_x86_feature_detected!("avx512bitalg"),
+        F::AVX512_VPOPCNTDQ => is_x86_feature_detected!("avx512vpopcntdq"),
+        F::AVX512_BF16 => is_x86_feature_detected!("avx512bf16"),
         _ => false,
     }
+}
+
+/// The parts of AVX-512 that are offered.
+pub fn is_avx512(feature: CpuidFeature) -> bool {
+    use CpuidFeature as F;
+    matches!(
+        feature,
+        F::AVX512F
+            | F::AVX512DQ
+            | F::AVX512_IFMA
+            | F::AVX512CD
+            | F::AVX512BW
+            | F::AVX512VL
+            | F::AVX512_VBMI
+            | F::AVX512_VBMI2
+            | F::AVX512_VNNI
+            | F::AVX512_BITALG
+            | F::AVX512_VPOPCNTDQ
+            | F::AVX512_BF16
+    )
 }
 
 /// Memory operands that must be aligned: those of 16 bytes in legacy SSE, with exceptions, and
@@ -201,9 +239,17 @@ fn aligned(instruction: &Instruction, kind: Kind) -> bool {
     use Mnemonic::*;
     let name = instruction.mnemonic();
     match kind {
-        Kind::Avx => matches!(
+        Kind::Avx | Kind::Avx512 => matches!(
             name,
-            Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa
+            Vmovaps
+                | Vmovapd
+                | Vmovdqa
+                | Vmovdqa32
+                | Vmovdqa64
+                | Vmovntps
+                | Vmovntpd
+                | Vmovntdq
+                | Vmovntdqa
         ),
         Kind::Sse | Kind::SseMmx => {
             !matches!(
@@ -258,8 +304,11 @@ pub fn fpu_check(cpu: &Cpu, kind: Kind) -> Result<(), Trap> {
                 return Err(Trap::UD);
             }
         }
-        Kind::Avx => {
-            let needed = cr::XCR0_SSE | cr::XCR0_AVX;
+        Kind::Avx | Kind::Avx512 => {
+            let mut needed = cr::XCR0_SSE | cr::XCR0_AVX;
+            if kind == Kind::Avx512 {
+                needed |= cr::XCR0_AVX512;
+            }
             let enabled = cpu.cr4 & cr::CR4_OSXSAVE != 0 && cpu.xcr0 & needed == needed;
             if !enabled || cpu.real_mode() || cpu.virtual8086() {
                 return Err(Trap::UD);

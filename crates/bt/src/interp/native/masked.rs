@@ -161,8 +161,8 @@ fn gather<E: Env>(
             Err(trap) => {
                 // After an exit all elements are loaded again; a fault keeps those it has.
                 if matches!(trap, Trap::Exception(_)) {
-                    state::set_vector(cpu, numbers[0], &value);
-                    state::set_vector(cpu, numbers[2], &left);
+                    state::set_vector_part(cpu, numbers[0], &value);
+                    state::set_vector_part(cpu, numbers[2], &left);
                 }
                 return Err(trap);
             }

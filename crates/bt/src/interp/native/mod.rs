@@ -7,6 +7,7 @@
 
 pub mod class;
 mod masked;
+mod opmask;
 mod signal;
 pub mod state;
 mod thunk;
@@ -33,6 +34,9 @@ pub fn execute<E: Env>(
         return Some(result);
     }
     if let Some(result) = masked::execute(cpu, env, instruction) {
+        return Some(result);
+    }
+    if let Some(result) = opmask::execute(cpu, env, instruction) {
         return Some(result);
     }
     let traits = class::traits(instruction)?;
@@ -62,7 +66,8 @@ fn run<E: Env>(
     let mut linear = 0;
     let writes = has_memory && traits.writes();
     if has_memory {
-        let must_align = traits.aligned() && (size == 16 || kind == Kind::Avx);
+        let must_align =
+            traits.aligned() && (size == 16 || matches!(kind, Kind::Avx | Kind::Avx512));
         let misaligned = |address: u64| must_align && address & (size as u64).wrapping_sub(1) != 0;
         linear = match operand_address(cpu, instruction, size, writes) {
             Ok(linear) if misaligned(linear) => return Err(Trap::GP0),

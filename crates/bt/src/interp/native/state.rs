@@ -1,11 +1,14 @@
 //! The x87 and SSE images in memory (SDM vol. 1, 8.1.10 and 10.5), and vector registers in the
 //! XSAVE area.
 
+use std::arch::x86_64::__cpuid_count;
+use std::sync::LazyLock;
+
 use iced_x86::{Code, Instruction, Mnemonic};
 use ringfence_x86::{cr, exception};
 
 use super::class::{Kind, fpu_check};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, XSAVE_SIZE};
 use crate::env::{Env, Privilege, Trap};
 use crate::interp::address::{operand_address, store};
 use crate::interp::{address, retire};
@@ -14,6 +17,17 @@ use crate::interp::{address, retire};
 const XSTATE_BV: usize = 512;
 /// Offset of the upper halves of YMM0 to YMM15, the same on every processor.
 const YMM_HIGH: usize = 576;
+/// Bytes of the opmask registers, the upper halves of ZMM0 to ZMM15, and ZMM16 to ZMM31.
+const AVX512_SIZES: [usize; 3] = [64, 512, 1024];
+/// Offsets of these components on this host; none lies beyond the area where they are offered.
+static AVX512: LazyLock<[usize; 3]> = LazyLock::new(|| {
+    std::array::from_fn(|index| {
+        // SAFETY: every processor with XSAVE has the leaf, and CPUID has no effect.
+        #[allow(unused_unsafe)]
+        let leaf = unsafe { __cpuid_count(0xd, index as u32 + 5) };
+        (leaf.ebx as usize).min(XSAVE_SIZE - AVX512_SIZES[index])
+    })
+});
 /// Offsets in the legacy region.
 const FSW: usize = 2;
 const FTW: usize = 4;
@@ -58,7 +72,11 @@ fn materialize(cpu: &mut Cpu, component: u64) {
             set_word(area, 0, 0x037f);
         }
         cr::XCR0_SSE => area[XMM..XMM + 256].fill(0),
-        _ => area[YMM_HIGH..YMM_HIGH + 256].fill(0),
+        cr::XCR0_AVX => area[YMM_HIGH..YMM_HIGH + 256].fill(0),
+        _ => {
+            let index = component.trailing_zeros() as usize - 5;
+            area[AVX512[index]..][..AVX512_SIZES[index]].fill(0);
+        }
     }
 }
 
@@ -126,13 +144,73 @@ pub fn vector(cpu: &Cpu, index: usize) -> [u8; 32] {
     value
 }
 
-/// Sets all of YMM register `index`.
-pub fn set_vector(cpu: &mut Cpu, index: usize, value: &[u8; 32]) {
+/// Sets YMM register `index`; the rest of the ZMM register stays.
+pub fn set_vector_part(cpu: &mut Cpu, index: usize, value: &[u8; 32]) {
     materialize(cpu, cr::XCR0_SSE);
     materialize(cpu, cr::XCR0_AVX);
     let (area, index) = (&mut cpu.xsave.0, index & 15);
     area[XMM + 16 * index..][..16].copy_from_slice(&value[..16]);
     area[YMM_HIGH + 16 * index..][..16].copy_from_slice(&value[16..]);
+}
+
+/// Sets all of YMM register `index`, and clears the rest of the ZMM register.
+pub fn set_vector(cpu: &mut Cpu, index: usize, value: &[u8; 32]) {
+    set_vector_part(cpu, index, value);
+    let (area, index) = (&mut cpu.xsave.0, index & 15);
+    if u64::from(area[XSTATE_BV]) & cr::XCR0_ZMM_HI256 != 0 {
+        // What writes a YMM register clears the rest.
+        area[AVX512[1] + 32 * index..][..32].fill(0);
+    }
+}
+
+/// Opmask register `index`.
+pub fn opmask(cpu: &Cpu, index: usize) -> u64 {
+    let area = &cpu.xsave.0;
+    if u64::from(area[XSTATE_BV]) & cr::XCR0_OPMASK == 0 {
+        return 0;
+    }
+    let at = AVX512[0] + 8 * (index & 7);
+    u64::from(double_word(area, at)) | u64::from(double_word(area, at + 4)) << 32
+}
+
+/// Sets opmask register `index`.
+pub fn set_opmask(cpu: &mut Cpu, index: usize, value: u64) {
+    materialize(cpu, cr::XCR0_OPMASK);
+    let at = AVX512[0] + 8 * (index & 7);
+    cpu.xsave.0[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// ZMM register `index`.
+pub fn zmm(cpu: &Cpu, index: usize) -> [u8; 64] {
+    let (area, index) = (&cpu.xsave.0, index & 31);
+    let used = u64::from(area[XSTATE_BV]);
+    let mut value = [0; 64];
+    if index >= 16 {
+        if used & cr::XCR0_HI16_ZMM != 0 {
+            value.copy_from_slice(&area[AVX512[2] + 64 * (index - 16)..][..64]);
+        }
+        return value;
+    }
+    value[..32].copy_from_slice(&vector(cpu, index));
+    if used & cr::XCR0_ZMM_HI256 != 0 {
+        value[32..].copy_from_slice(&area[AVX512[1] + 32 * index..][..32]);
+    }
+    value
+}
+
+/// Sets ZMM register `index`.
+pub fn set_zmm(cpu: &mut Cpu, index: usize, value: &[u8; 64]) {
+    let index = index & 31;
+    if index >= 16 {
+        materialize(cpu, cr::XCR0_HI16_ZMM);
+        cpu.xsave.0[AVX512[2] + 64 * (index - 16)..][..64].copy_from_slice(value);
+        return;
+    }
+    let mut low = [0; 32];
+    low.copy_from_slice(&value[..32]);
+    set_vector(cpu, index, &low);
+    materialize(cpu, cr::XCR0_ZMM_HI256);
+    cpu.xsave.0[AVX512[1] + 32 * index..][..32].copy_from_slice(&value[32..]);
 }
 
 /// FWAIT, FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, FNSTENV, FLDENV, FNSAVE, FRSTOR; `None` for others.

@@ -281,13 +281,15 @@ fn xsave<E: Env>(cpu: &mut Cpu, env: &mut E, area: &Area, form: Form) -> Result<
     area.store(cpu, env, HEADER, &merged.to_le_bytes())
 }
 
-/// Bytes of an extended component that the mode reaches: the upper halves of YMM8 to YMM15 exist
-/// in 64-bit mode alone.
+/// Bytes of an extended component that the mode reaches: registers 8 to 31 exist in 64-bit mode
+/// alone.
 fn reached(area: &Area, index: u32, size: usize) -> usize {
-    if index == 2 {
-        size.min(area.vectors())
-    } else {
-        size
+    match index {
+        2 => size.min(area.vectors()),
+        // ZMM0 to ZMM7, and none of ZMM16 to ZMM31.
+        6 => size.min(2 * area.vectors()),
+        7 if !area.mode64 => 0,
+        _ => size,
     }
 }
 
@@ -378,7 +380,8 @@ fn xrstor<E: Env>(cpu: &mut Cpu, env: &mut E, area: &Area, form: Form) -> Result
     let used = if area.mode64 {
         used
     } else {
-        keep_upper(&mut image, reset, in_use(cpu), used)
+        let upper = own[6].own + own[6].size / 2;
+        keep_upper(&mut image, reset, in_use(cpu), used, upper)
     };
     normalize(&mut image, used, &own);
     set_header(&mut image, used);
@@ -411,13 +414,23 @@ fn sanitize(image: &mut [u8; XSAVE_SIZE], wide: bool) {
 }
 
 /// Resets the vector registers that are reached outside 64-bit mode, and keeps the others in use.
-fn keep_upper(image: &mut [u8; XSAVE_SIZE], reset: u64, before: u64, used: u64) -> u64 {
-    let kept = reset & before & (cr::XCR0_SSE | cr::XCR0_AVX);
+fn keep_upper(
+    image: &mut [u8; XSAVE_SIZE],
+    reset: u64,
+    before: u64,
+    used: u64,
+    zmm8: usize,
+) -> u64 {
+    let registers = cr::XCR0_SSE | cr::XCR0_AVX | cr::XCR0_ZMM_HI256 | cr::XCR0_HI16_ZMM;
+    let kept = reset & before & registers;
     if kept & cr::XCR0_SSE != 0 {
         image[XMM..XMM + 128].fill(0);
     }
     if kept & cr::XCR0_AVX != 0 {
         image[EXTENDED..EXTENDED + 128].fill(0);
+    }
+    if kept & cr::XCR0_ZMM_HI256 != 0 {
+        image[zmm8 - 256..zmm8].fill(0);
     }
     used | kept
 }

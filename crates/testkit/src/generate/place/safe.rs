@@ -5,6 +5,7 @@ use iced_x86::{InstructionInfoFactory, Mnemonic, OpKind, UsedMemory};
 use super::super::SLOT;
 use super::target::{canonical, harmless, readable};
 use super::{Place, is_near_branch};
+use crate::state::layout;
 
 impl Place<'_> {
     /// Whether no access leaves the data area and the unmapped space around it, and no branch
@@ -20,13 +21,8 @@ impl Place<'_> {
                     self.segment_base(register)
                 } else if register.is_vector_register() {
                     // An index vector has fewer lanes than the loop, if they are wide.
-                    let at = element * size % 32;
-                    let number = register.number();
-                    let from = if at < 16 {
-                        160 + number * 16 + at
-                    } else {
-                        576 + number * 16 + at - 16
-                    };
+                    let at = element * size % register.size();
+                    let from = layout().vector_byte(register.number(), at);
                     let mut bytes = [0; 8];
                     bytes[..size].copy_from_slice(&self.state.xsave[from..from + size]);
                     let value = u64::from_le_bytes(bytes);
@@ -41,7 +37,7 @@ impl Place<'_> {
             })
         };
         for used in accesses {
-            for lane in 0..if vsib { 8 } else { 1 } {
+            for lane in 0..if vsib { 16 } else { 1 } {
                 let Some(mut address) = vectors(used, lane) else {
                     return false;
                 };

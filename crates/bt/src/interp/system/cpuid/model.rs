@@ -51,6 +51,19 @@ const FROM_HOST: FeatureSet = FeatureSet::of(&[&[
     Feature::PREFETCHW,
     Feature::MMXEXT,
     Feature::XSAVEERPTR,
+    Feature::AVX_VNNI,
+    Feature::AVX512F,
+    Feature::AVX512DQ,
+    Feature::AVX512IFMA,
+    Feature::AVX512CD,
+    Feature::AVX512BW,
+    Feature::AVX512VL,
+    Feature::AVX512VBMI,
+    Feature::AVX512VBMI2,
+    Feature::AVX512VNNI,
+    Feature::AVX512BITALG,
+    Feature::AVX512VPOPCNTDQ,
+    Feature::AVX512BF16,
 ]]);
 /// What every host has, and what the engine and its interrupt hardware bring.
 const OWN: FeatureSet = FeatureSet::of(&[
@@ -100,8 +113,8 @@ const OWN: FeatureSet = FeatureSet::of(&[
         Feature::NONSTOP_TSC,
     ],
 ]);
-/// Components of XCR0 that are offered: x87, SSE, AVX.
-const XCR0: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX;
+/// Components of XCR0 that are offered: x87, SSE, AVX, AVX-512.
+const XCR0: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX | cr::XCR0_AVX512;
 /// Frequency of the local APIC's timer input, the crystal of leaf 15h, in hertz.
 const CRYSTAL_HZ: u64 = 25_000_000;
 

@@ -3,6 +3,8 @@
 use super::super::cpuid::feature::{Feature, FeatureSet};
 use super::super::cpuid::spec::{models, runnable};
 use super::super::cpuid::{CpuModelError, CpuSpec};
+use iced_x86::CpuidFeature;
+
 use super::*;
 use crate::cpu::{RAX, RCX};
 
@@ -260,6 +262,36 @@ fn what_can_not_be_had_is_named() {
         assert!(on_rich(&format!("{model},-avx512f")).is_ok(), "{model}");
     }
     assert_eq!(runnable(&FeatureSet::EMPTY), ["host", "max"]);
+}
+
+#[test]
+fn avx512_comes_with_its_state() {
+    let wide = |leaf, subleaf| match (leaf, subleaf) {
+        (0xd, 0) => [0xe7, 832, 2432, 0],
+        (0xd, 5) => [64, 832, 0, 0],
+        (0xd, 6) => [512, 896, 0, 0],
+        (0xd, 7) => [1024, 1408, 0, 0],
+        _ => rich(leaf, subleaf),
+    };
+    let on = |text: &str| CpuidModel::with_spec_on(&wide, &CpuSpec::parse(text).unwrap(), 1, 1);
+    let cpu = Cpu::new();
+    for model in [
+        "x86-64-v4",
+        "Skylake-Server",
+        "Icelake-Server",
+        "EPYC-Genoa",
+        "host",
+    ] {
+        let model = on(model).unwrap();
+        assert!(bit(&model, 7, EBX, 16));
+        assert_eq!(model.get(&cpu, 0, 0xd, 0)[0], 0xe7);
+        assert_eq!(model.get(&cpu, 0, 0xd, 7)[0], 1024);
+        assert!(model.allows(CpuidFeature::AVX512F));
+    }
+    let hidden = on("host,-avx512f").unwrap();
+    assert!(!bit(&hidden, 7, EBX, 31) && !hidden.allows(CpuidFeature::AVX512VL));
+    assert_eq!(hidden.get(&cpu, 0, 0xd, 0)[0], 7);
+    assert_eq!(hidden.get(&cpu, 0, 0xd, 6), [0; 4]);
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn xsetbv_checks_the_combination() {
     }
     let xsetbv = [0x0f, 0x01, 0xd1];
     (cpu.gpr[RCX], cpu.gpr[RDX]) = (0, 0);
-    for value in [0, 2, 5, 8, 0xe7, 1 << 9 | 1] {
+    for value in [0, 2, 5, 8, 0x67, 0xe3, 0xe1, 1 << 9 | 1] {
         cpu.gpr[RAX] = value;
         assert_eq!(
             run(&mut cpu, &mut env, &xsetbv),
