@@ -103,7 +103,7 @@ def test_user_code_gets_sigill(debian: str) -> None:
         ("i286", "i286"),
         ("host,+flux", "flux"),
         ("host,+la57", "la57"),
-        ("x86-64-v4,+amx-tile", "amx-tile"),
+        ("x86-64-v4,+xop", "xop"),
     ],
 )
 def test_what_there_is_not(debian: str, cpu: str, named: str) -> None:
