@@ -32,14 +32,22 @@ def available() -> bool:
 
 
 class AptSource:
-    """The host's apt, with a folder of ours for what it fetches."""
+    """The host's apt, with a folder of ours for what it fetches.
 
-    def __init__(self, cache: Path) -> None:
+    Args:
+        cache: The folder.
+        architecture: Of the packages; for another than the image's, lists of our own are fetched.
+    """
+
+    def __init__(self, cache: Path, architecture: str = ARCHITECTURE) -> None:
         self._cache = cache
+        self._architecture = architecture
         self._private = False
 
     def find(self, name: str, progress: ProgressCallback) -> Package | None:
         """The version that apt would install, or None."""
+        if self._architecture != ARCHITECTURE and not self._private:
+            self._update(progress)
         found = self._show(name)
         if found is None and not self._private and not self._has_lists():
             self._update(progress)
@@ -103,7 +111,7 @@ class AptSource:
         )
 
     def _options(self) -> list[str]:
-        options = ["-o", f"APT::Architecture={ARCHITECTURE}"]
+        options = ["-o", f"APT::Architecture={self._architecture}"]
         if os.geteuid() == 0:
             # Otherwise apt complains that its own user can't write into the folder.
             options += ["-o", "APT::Sandbox::User=root"]
