@@ -67,6 +67,18 @@ pub enum Kind {
     Pause,
     /// SWAPGS at privilege level 0.
     Swapgs,
+    /// LODS.
+    Lods,
+    /// STOS.
+    Stos,
+    /// MOVS.
+    Movs,
+    /// XLAT.
+    Xlat,
+    /// ENTER without nesting.
+    Enter,
+    /// POPF that changes nothing but arithmetic flags, DF, and IF where it may.
+    PopFlags,
     /// PUSHA.
     PushAll,
     /// POPA.
@@ -294,6 +306,12 @@ fn kind(code: Code) -> Kind {
         M::Leave => {
             return Kind::Leave;
         }
+        M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => return Kind::Lods,
+        M::Stosb | M::Stosw | M::Stosd | M::Stosq => return Kind::Stos,
+        M::Movsb | M::Movsw | M::Movsq => return Kind::Movs,
+        M::Xlatb => return Kind::Xlat,
+        M::Enter => return Kind::Enter,
+        M::Popf | M::Popfd | M::Popfq => return Kind::PopFlags,
         M::Rdtsc => return Kind::Rdtsc,
         M::Rdtscp => return Kind::Rdtscp,
         M::Pause => return Kind::Pause,
@@ -306,6 +324,7 @@ fn kind(code: Code) -> Kind {
         _ => {}
     }
     match code {
+        Code::Movsd_m32_m32 => return Kind::Movs,
         Code::Push_r16
         | Code::Push_imm16
         | Code::Pushw_imm8

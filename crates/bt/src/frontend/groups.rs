@@ -11,6 +11,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::classify::Kind;
 use super::mode::{Mode, SegmentClass};
 use super::segment::address_bits;
+use super::string::string_size;
 use super::translate::Decoded;
 use crate::cpu::{DS, ES, FS, GS, SS};
 use crate::interp::address::segment_index;
@@ -29,6 +30,8 @@ const REGISTERS: usize = 22;
 const BASES: usize = 16;
 const RSP: u8 = 4;
 const RBP: u8 = 5;
+const RSI: u8 = 6;
+const RDI: u8 = 7;
 
 /// What an address is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +174,11 @@ impl Groups {
         separate: bool,
     ) -> Option<Access> {
         let instruction = &decoded.instruction;
+        if matches!(decoded.kind, Kind::Lods | Kind::Movs) {
+            let segment = segment_index(instruction.memory_segment());
+            let (origin, size) = string(instruction, RSI, segment, mode);
+            return self.add(origin, 0, size, false, i, known, separate);
+        }
         let operand =
             (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory)?;
         let taken = match decoded.kind {
@@ -202,13 +210,19 @@ impl Groups {
         mode: Mode,
         separate: bool,
     ) -> Option<Access> {
+        if matches!(decoded.kind, Kind::Stos | Kind::Movs) {
+            let (origin, size) = string(&decoded.instruction, RDI, ES, mode);
+            return self.add(origin, 0, size, true, i, known, separate);
+        }
         let write = match decoded.kind {
-            Kind::Push
+            Kind::Enter
+            | Kind::Push
             | Kind::PushFlags
             | Kind::Call
             | Kind::CallIndirect
             | Kind::PushAll
             | Kind::PushSelector => true,
+            Kind::PopFlags => false,
             Kind::Pop | Kind::Return | Kind::PopAll | Kind::PopSelector | Kind::Leave => false,
             _ => return None,
         };
@@ -408,12 +422,17 @@ fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
     }
     let number = |r: Register| r.number() as u8;
     let base = (base != Register::None).then(|| number(base));
-    if base == Some(RSP) && bits != stack_bits(mode) {
-        // The stack pointer may wrap where the address does not.
-        return None;
-    }
+    // A register that moves by itself may wrap where the address does not.
     let scale = instruction.memory_index_scale().trailing_zeros() as u8;
     let index = (index != Register::None).then(|| (number(index), scale));
+    let moves = |r: u8| match r {
+        RSP => bits != stack_bits(mode),
+        RSI | RDI => bits != mode.bits(),
+        _ => false,
+    };
+    if base.is_some_and(moves) || index.is_some_and(|(r, _)| moves(r)) {
+        return None;
+    }
     let origin = Origin::Registers {
         base,
         index,
@@ -421,6 +440,19 @@ fn origin(instruction: &Instruction, mode: Mode) -> Option<(Origin, i64)> {
         bits: bits as u8,
     };
     Some((origin, disp))
+}
+
+/// What an operand of a string instruction is relative to, and its size.
+fn string(instruction: &Instruction, register: u8, segment: usize, mode: Mode) -> (Origin, usize) {
+    let bits = mode.bits();
+    let linear = mode.segment(segment) == SegmentClass::Flat && bits != 16;
+    let origin = Origin::Registers {
+        base: Some(register),
+        index: None,
+        segment: (!linear).then_some(segment as u8),
+        bits: bits as u8,
+    };
+    (origin, string_size(instruction) as usize)
 }
 
 /// Bits of the stack pointer.
@@ -438,7 +470,11 @@ pub fn stack_bits(mode: Mode) -> u32 {
 pub fn stack_access(decoded: &Decoded) -> (u8, i64, u32) {
     let slot = i64::from(decoded.slot);
     match decoded.kind {
-        Kind::Pop | Kind::Return | Kind::PopSelector => (RSP, 0, slot as u32),
+        Kind::Pop | Kind::Return | Kind::PopSelector | Kind::PopFlags => (RSP, 0, slot as u32),
+        Kind::Enter => {
+            let size = slot + i64::from(decoded.instruction.immediate16());
+            (RSP, -size, size as u32)
+        }
         Kind::Leave => (RBP, 0, slot as u32),
         Kind::PushAll => (RSP, -8 * slot, 8 * slot as u32),
         Kind::PopAll => (RSP, 0, 8 * slot as u32),
@@ -454,6 +490,23 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; REGISTERS], mode: Mo
         Kind::Push | Kind::PushFlags | Kind::Call | Kind::CallIndirect | Kind::PushSelector => {
             known[rsp].shift(-slot, i);
         }
+        Kind::Lods => {
+            renew(&mut known[0], i);
+            known[usize::from(RSI)].shift(i64::from(string_size(&decoded.instruction)), i);
+        }
+        Kind::Stos => {
+            known[usize::from(RDI)].shift(i64::from(string_size(&decoded.instruction)), i);
+        }
+        Kind::Movs => {
+            let size = i64::from(string_size(&decoded.instruction));
+            known[usize::from(RSI)].shift(size, i);
+            known[usize::from(RDI)].shift(size, i);
+        }
+        Kind::Enter => {
+            renew(&mut known[usize::from(RBP)], i);
+            known[rsp].shift(-slot - i64::from(decoded.instruction.immediate16()), i);
+        }
+        Kind::PopFlags => known[rsp].shift(slot, i),
         Kind::PushAll => known[rsp].shift(-8 * slot, i),
         Kind::PopAll => {
             for register in (0..8).filter(|&r| r != rsp) {

@@ -164,6 +164,65 @@ impl Lower<'_> {
         self.move_stack(-slot);
     }
 
+    /// POPF. Leaves to the interpreter if TF, IOPL, NT or a higher flag changes, or IF where that
+    /// is not for sure allowed.
+    pub(super) fn pop_flags(&mut self, decoded: &Decoded) {
+        let slot = i32::from(decoded.slot);
+        let mut kept = flags::TF | flags::IOPL | flags::NT;
+        if slot > 2 {
+            kept |= flags::AC | flags::ID | flags::VIF | flags::VIP | flags::RF | flags::VM;
+        }
+        if self.mode.user() {
+            kept |= flags::IF;
+        }
+        self.clobber_flags(decoded.live_before());
+        let (base, disp) = self.stack_operand(decoded, false);
+        // The image stays in the context: R11 may hold the place of the operand.
+        if slot == 2 {
+            self.hot
+                .op_mem(false, &[0x0f, 0xb7], R10, Mem::at(base, disp));
+        } else {
+            sized(self.hot, 4, op::LOAD, R10, Mem::at(base, disp));
+        }
+        self.hot.op_reg(false, op::LOAD, R11, R10);
+        self.held = [Held::Nothing; 2];
+        self.hot
+            .op_mem(false, &[op::XOR], R11, Mem::gs(at!(cpu.rflags)));
+        // test r11d, kept
+        self.hot.op_reg(false, 0xf7, 0, R11);
+        self.hot.dword(kept as u32);
+        self.interpret_if(cc::NE, decoded);
+        self.interpret_if_interrupt(decoded);
+        self.set_flags_image();
+        self.move_stack(slot);
+    }
+
+    /// RFLAGS gets DF, IF and the arithmetic flags of R10, these in the context. R10, R11 and
+    /// EFLAGS are lost.
+    pub(super) fn set_flags_image(&mut self) {
+        let taken = flags::IF | flags::DF;
+        self.hot.op_reg(false, op::LOAD, R11, R10);
+        self.immediate_register(AND, R11, taken);
+        self.immediate(AND, Mem::gs(at!(cpu.rflags)), !taken as u32);
+        self.hot
+            .op_mem(false, &[0x09], R11, Mem::gs(at!(cpu.rflags)));
+        self.hot.op_reg(false, op::LOAD, R11, R10);
+        self.shift(false, SHR, R11, 11);
+        self.immediate_register(AND, R11, 1);
+        self.immediate_register(AND, R10, 0xff);
+        self.shift(false, SHL, R10, 8);
+        self.hot.op_reg(false, op::OR, R10, R11);
+        self.hot
+            .op_mem(false, &[op::STORE], R10, Mem::gs(at!(flags)));
+        (self.in_register, self.in_memory) = (false, true);
+        self.held = [Held::Nothing; 2];
+    }
+
+    /// `test` of bits of RFLAGS that live in the context.
+    pub(super) fn test_flag(&mut self, bits: u64) {
+        self.test(Mem::gs(at!(cpu.rflags)), bits);
+    }
+
     /// MOV from a segment register to a register of 32 or 64 bits.
     fn read_selector(&mut self, decoded: &Decoded) {
         let instruction = &decoded.instruction;

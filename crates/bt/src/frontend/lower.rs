@@ -240,6 +240,10 @@ impl<'a> Lower<'a> {
             | Kind::Sysret
             | Kind::Clac
             | Kind::Stac => self.inline_system(decoded),
+            Kind::Lods | Kind::Stos | Kind::Movs => self.string(decoded),
+            Kind::Xlat => self.xlat(decoded),
+            Kind::Enter => self.enter(decoded),
+            Kind::PopFlags => self.pop_flags(decoded),
             Kind::PushAll
             | Kind::PopAll
             | Kind::PushSelector

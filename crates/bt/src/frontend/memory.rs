@@ -197,7 +197,12 @@ impl Lower<'_> {
     /// Base and displacement on the host of an access of the current instruction: 0 the memory
     /// operand, 1 the implied stack operand. `None` if it belongs to no group. The base is R11, or
     /// R10 if `either` allows it.
-    fn access(&mut self, which: usize, decoded: &Decoded, either: bool) -> Option<(u8, i32)> {
+    pub(super) fn access(
+        &mut self,
+        which: usize,
+        decoded: &Decoded,
+        either: bool,
+    ) -> Option<(u8, i32)> {
         let access = self.groups.accesses[self.index][which]?;
         let number = usize::from(access.group);
         let group = self.groups.groups[number];

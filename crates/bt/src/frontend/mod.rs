@@ -10,6 +10,7 @@ pub mod memory;
 pub mod mode;
 mod segment;
 mod stack;
+mod string;
 pub mod translate;
 
 pub use lower::{exit, late_indirect_entries};

@@ -90,6 +90,27 @@ impl Lower<'_> {
         }
     }
 
+    /// ENTER with nesting level 0.
+    pub(super) fn enter(&mut self, decoded: &Decoded) {
+        const RBP: u8 = 5;
+        let slot = i32::from(decoded.slot);
+        let allocated = i32::from(decoded.instruction.immediate16());
+        let (base, disp) = self.stack_operand(decoded, true);
+        let place = Mem::at(base, disp + allocated);
+        sized(self.hot, slot as u32, op::STORE, RBP, place);
+        self.hot.lea(false, R10, Mem::at(R9, -slot));
+        if self.mode.stack16() {
+            // movzx r10d, r10w
+            self.hot.bytes(&[0x45, 0x0f, 0xb7, 0xd2]);
+        }
+        self.held[0] = Held::Nothing;
+        if slot == 2 {
+            self.hot.byte(0x66);
+        }
+        self.hot.op_reg(false, op::LOAD, RBP, R10);
+        self.move_stack(-slot - allocated);
+    }
+
     pub(super) fn leave(&mut self, decoded: &Decoded) {
         const RBP: u8 = 5;
         let slot = i32::from(decoded.slot);

@@ -9,8 +9,9 @@ use super::classify::{CodeInfo, Kind, info};
 use super::groups::Groups;
 use super::lower::Lower;
 use super::mode::{Mode, SegmentClass};
+use super::string::is_simple;
 use crate::cache::{Block, BlockId, Cache, Key};
-use crate::cpu::{CS, Cpu, SS};
+use crate::cpu::{CS, Cpu, ES, SS};
 use crate::interp::address::segment_index;
 use crate::interp::system::cpuid::availability::bit_scan;
 use crate::interp::system::cpuid::{Availability, CpuidModel};
@@ -502,6 +503,19 @@ impl Translator {
             }
             Kind::Syscall | Kind::Sysret | Kind::Clac | Kind::Stac if !mode.long() => true,
             Kind::Cli | Kind::Sti if !mode.long() => !mode.iopl(),
+            Kind::Lods | Kind::Stos | Kind::Movs => {
+                let source = segment_index(instruction.memory_segment());
+                let checked = |segment| mode.segment(segment) == SegmentClass::Checked;
+                !is_simple(instruction, mode)
+                    || info.kind != Kind::Stos && checked(source)
+                    || info.kind != Kind::Lods && checked(ES)
+            }
+            Kind::Enter => {
+                mode.long()
+                    || instruction.immediate8_2nd() & 0x1f != 0
+                    || instruction.immediate16() > 200
+            }
+            Kind::PopFlags => mode.virtual8086() && !mode.iopl(),
             Kind::PushFlags => mode.virtual8086() && !mode.iopl(),
             Kind::LoadSelector | Kind::PopSelector | Kind::FarPointer => {
                 !mode.as_8086() || loads_checked(mode, instruction)
@@ -615,6 +629,8 @@ fn stack_slot(instruction: &Instruction, mode: Mode) -> u8 {
         C::Retnw_imm16 | C::Leavew => 2,
         C::Retnd_imm16 | C::Leaved => 4,
         C::Retnq_imm16 | C::Leaveq => 8,
+        C::Enterw_imm16_imm8 => 2,
+        C::Enterd_imm16_imm8 => 4,
         C::Pushaw | C::Popaw => 2,
         C::Pushad | C::Popad => 4,
         _ => match instruction.stack_pointer_increment().unsigned_abs() {
@@ -652,6 +668,8 @@ fn uses_stack(kind: Kind) -> bool {
             | Kind::PopAll
             | Kind::PushSelector
             | Kind::PopSelector
+            | Kind::Enter
+            | Kind::PopFlags
     )
 }
 
@@ -743,5 +761,11 @@ pub fn ends_block(kind: Kind) -> bool {
             | Kind::PopSelector
             | Kind::LoadSelector
             | Kind::FarPointer
+            | Kind::Lods
+            | Kind::Stos
+            | Kind::Movs
+            | Kind::Xlat
+            | Kind::Enter
+            | Kind::PopFlags
     )
 }

@@ -279,9 +279,9 @@ impl Both {
         (cpu.gdtr, cpu.idtr) = (system.gdtr, system.idtr);
         (cpu.cr0, cpu.cr4) = (system.cr0, system.cr4);
         cpu.cpl = if cpu.virtual8086() { 3 } else { 0 };
-        self.world
-            .tlb
-            .flush(unsafe { &mut *self.context.as_ptr() }, false);
+        // SAFETY: the context lives as long as the machine; nothing else borrows its TLB.
+        let context = unsafe { &mut *self.context.as_ptr() };
+        self.world.tlb.flush(context, false);
         let mut stores = Vec::new();
         for steps in 0..STEPS as u64 {
             self.world.begin_instruction();

@@ -114,6 +114,22 @@ impl Writer<'_> {
         match self.random.below(12) {
             0 => self.load_segment(),
             1 => self.small_register(),
+            2 if self.random.one_in(3) => {
+                // pushf; popf, or popf of arithmetic flags and DF.
+                if self.random.one_in(2) {
+                    self.code.push(0x9c);
+                } else {
+                    self.code.push(0x68);
+                    self.code.extend([
+                        self.random.bits() as u8 & 0xd5,
+                        0xc & self.random.bits() as u8,
+                    ]);
+                    if self.bits == 32 {
+                        self.code.extend([0, 0]);
+                    }
+                }
+                self.code.push(0x9d);
+            }
             _ => {
                 let (bytes, instruction) = self.any();
                 self.code.extend(bytes);
