@@ -70,7 +70,13 @@ class Qemu:
     name = "qemu-tcg"
 
     def __init__(
-        self, image: images.Image, initrd: Path, memory: str = "512M", cpu: str = "max", **_: Any
+        self,
+        image: images.Image,
+        initrd: Path,
+        memory: str = "512M",
+        cpu: str = "max",
+        more: Sequence[str] = (),
+        **_: Any,
     ) -> None:
         if shutil.which(QEMU) is None:
             raise UnavailableError(f"{QEMU} is not installed")
@@ -78,6 +84,7 @@ class Qemu:
             *(QEMU, "-accel", "tcg", "-machine", "pc", "-cpu", cpu, "-m", memory),
             *("-nodefaults", "-display", "none", "-no-reboot"),
             *("-kernel", str(image.kernel), "-initrd", str(initrd), "-append", image.append),
+            *more,
         ]
         self._agent: Agent | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,13 +148,14 @@ class Ringfence:
         initrd: Path,
         memory: str = "512M",
         engine: str = "auto",
+        disks: Sequence[str] = (),
         **_: Any,
     ) -> None:
         try:
             from ringfence import VM, _core  # noqa: F401
         except ImportError as error:
             raise UnavailableError(f"Ringfence is not built: {error}") from error
-        self._vm = VM(image.name, initrd=initrd, memory=memory, engine=engine)
+        self._vm = VM(image.name, initrd=initrd, memory=memory, engine=engine, disks=disks)
 
     def __enter__(self) -> Self:
         self._vm.__enter__()

@@ -492,7 +492,10 @@ class VM:
         config = self.config
         cards = (DeviceConfig.network(net).model for net in config.nets)
         models = {*cards, *(device.model for device in config.devices)}
-        models |= {"virtio-blk"} if any(d.interface == "virtio" for d in config.disks) else set()
+        for medium in (*config.disks, *config.cdroms):
+            hangs_on = {"auto": "ide", "virtio": "virtio-blk"}.get(medium.interface)
+            models |= {hangs_on or medium.interface, "files"}
+        models |= {"floppy", "files"} if config.floppies else set()
         if not models & DRIVERS.keys() or not image.modules.exists():
             return None
         read = self._open(image.modules, "image's modules", ImageCorrupt)
