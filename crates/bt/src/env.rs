@@ -7,6 +7,7 @@ use ringfence_x86::exception as ex;
 
 use crate::cpu::Cpu;
 use crate::interp::system::cpuid::Availability;
+use crate::paravirt::Paravirt;
 
 /// An exception that an instruction raises, before delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,4 +222,8 @@ pub trait Env {
     fn vcpu_id(&self) -> u32;
     /// Interrupt hardware.
     fn devices(&self) -> &dyn LocalDevices;
+    /// What a guest that knows KVM's interface has of it; where there is none, nothing.
+    fn paravirt(&mut self) -> Option<&mut Paravirt> {
+        None
+    }
 }

@@ -14,6 +14,7 @@ pub mod emit;
 pub mod env;
 pub mod frontend;
 pub mod interp;
+pub mod paravirt;
 mod report;
 pub mod runtime;
 pub mod softmmu;

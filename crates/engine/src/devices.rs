@@ -2,6 +2,11 @@
 
 use std::fmt::Debug;
 
+/// IA32_APIC_BASE, the EOI register of x2APIC mode, and that of xAPIC mode (SDM vol. 3A, 11.5).
+const APIC_BASE: u32 = 0x1b;
+const X2APIC_EOI: u32 = 0x80b;
+const APIC_EOI: u64 = 0xb0;
+
 /// Makes a virtual processor look up from what it does. Cheap, from any thread.
 pub trait Kick: Send + Sync + Debug {
     /// An interrupt or another [`VcpuEvent`] may be pending: leave `HLT` and translated code at
@@ -54,6 +59,26 @@ pub trait LocalDevices: Send + Sync + Debug {
     /// WRMSR of an APIC register. `Some(Err(()))` is #GP.
     #[allow(clippy::result_unit_err)]
     fn write_msr(&self, vcpu: u32, index: u32, value: u64) -> Option<Result<(), ()>>;
+    /// Ends the interrupt in service, as a write to the EOI register does.
+    fn end_of_interrupt(&self, vcpu: u32) {
+        let x2apic = self.write_msr(vcpu, X2APIC_EOI, 0);
+        if x2apic != Some(Ok(()))
+            && let Some(Ok(base)) = self.read_msr(vcpu, APIC_BASE)
+        {
+            self.mmio_write(vcpu, (base & !0xfff) + APIC_EOI, 4, 0);
+        }
+    }
+    /// Whether the end of the interrupt in service may come late: nothing else waits, and nobody
+    /// but the local APIC need hear of it.
+    fn end_can_wait(&self, _vcpu: u32) -> bool {
+        false
+    }
+    /// Makes the processor with this APIC ID leave HLT, or not enter it next time.
+    fn wake(&self, _apic_id: u32) {}
+    /// Whether [`LocalDevices::wake`] was called for `vcpu` since the last time.
+    fn take_wake(&self, _vcpu: u32) -> bool {
+        false
+    }
     /// CR8: bits 7:4 of the task-priority register.
     fn task_priority(&self, vcpu: u32) -> u64;
     /// Sets CR8.

@@ -1,7 +1,8 @@
-"""What sits where: one board so far."""
+"""What sits where: ``pc`` for any system, ``micro`` for those that know virtio."""
 
 from ringfence.boards.firmware import FirmwareImage
+from ringfence.boards.micro import Micro
 from ringfence.boards.pc import HostEnds, Pc
 from ringfence.boards.pc_drives import MediumEnd
 
-__all__ = ["FirmwareImage", "HostEnds", "MediumEnd", "Pc"]
+__all__ = ["FirmwareImage", "HostEnds", "MediumEnd", "Micro", "Pc"]

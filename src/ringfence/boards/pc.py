@@ -48,6 +48,8 @@ from ringfence.devices.pci.mechanism import PciConfig
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.devices.serial.uart16550 import Uart16550
 from ringfence.devices.timer.rtc import Rtc
+from ringfence.devices.virtio.device import VirtioDevice
+from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct, reset, smbios
 from ringfence.firmware.boot import BootPlan
@@ -277,6 +279,13 @@ class Pc:
         self.pci_bus.reset()
         if self.rom is None:
             self._configure()
+
+    def find(self, kind: type[VirtioDevice]) -> VirtioDevice | None:
+        """The first virtio device of a kind."""
+        for _, function in self.pci_bus.functions():
+            if isinstance(function, VirtioPci) and isinstance(function.device, kind):
+                return function.device
+        return None
 
     def flush(self) -> None:
         """Hands all output that devices hold back to its host ends."""

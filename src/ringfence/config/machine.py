@@ -16,6 +16,7 @@ __all__ = ["DisplayName", "EngineName", "MachineConfig", "OnReboot"]
 EngineName = Literal["auto", "bt", "kvm"]
 BootKind = Literal["floppy", "disk", "cdrom", "net"]
 OnReboot = Literal["restart", "stop"]
+BoardName = Literal["pc", "micro"]
 DisplayName = Literal["auto", "none", "vga"]
 
 _LEAST_MEMORY, _MOST_MEMORY, _PAGE = 64 * MIB, 1 * TIB, 4 * KIB
@@ -84,6 +85,8 @@ class MachineConfig:
     cdroms: tuple[DiskConfig, ...] = ()
     #: Floppy drives A: and B: and what is in them.
     floppies: tuple[DiskConfig, ...] = ()
+    #: ``pc`` for any system, ``micro`` for kernels that know virtio and need nothing older.
+    board: BoardName = "pc"
     #: More devices, in order: ``NAME[,option=value...]`` or :class:`DeviceConfig` each.
     devices: tuple[DeviceConfig, ...] = ()
     #: Network cards, in order: ``HOST-END[,model=NAME][,mac=ADDRESS]``, like ``tap:tap0``.
@@ -112,6 +115,7 @@ class MachineConfig:
         _set(self, "cpus", _count("cpus", self.cpus, _MOST_CPUS))
         _set(self, "cpu", _cpu(self.cpu))
         _choice("engine", self.engine, get_args(EngineName))
+        _choice("board", self.board, get_args(BoardName))
         _choice("on_reboot", self.on_reboot, get_args(OnReboot))
         _choice("display", self.display, get_args(DisplayName))
         if self.timeout is not None:

@@ -32,6 +32,7 @@ CATALOG: dict[str, Model] = {
     "rtc": Model("timer.rtc", "Rtc", "MC146818 real-time clock and CMOS memory"),
     "i8042": Model("input.i8042", "I8042", "8042 keyboard controller with keyboard"),
     "ne2000": Model("net.ne2000", "Ne2000", "NE2000 network card on the ISA bus"),
+    "sleep": Model("chipset.sleep", "SleepControl", "sleep registers of hardware-reduced ACPI"),
     "acpi-pm": Model("chipset.acpi_pm", "AcpiPm", "ACPI fixed hardware"),
     "smi-command": Model("chipset.acpi_pm", "SmiCommand", "SMI command port"),
     "reset-control": Model("chipset.reset", "ResetControl", "reset control register CF9h"),

@@ -18,12 +18,13 @@ from threading import Condition, RLock, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ringfence.boards import FirmwareImage, HostEnds, Pc
+from ringfence.boards import FirmwareImage, HostEnds, Micro, Pc
 from ringfence.bus import PacketPort
 from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
 from ringfence.config import DeviceConfig, DiskConfig, MachineConfig
 from ringfence.devices.input.i8042 import I8042
+from ringfence.devices.virtio.balloon import Balloon
 from ringfence.display.hub import ScreenHub
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
@@ -80,7 +81,7 @@ class _Boot:
     engine: EngineMachine
     vcpus: list[EngineVcpu]
     clock: MachineClock
-    board: Pc
+    board: Pc | Micro
     memory: GuestMemory
     queues: "MachineQueues"
     processors: Processors
@@ -174,7 +175,7 @@ class Machine:
         return self._watch.kills
 
     @property
-    def board(self) -> Pc | None:
+    def board(self) -> Pc | Micro | None:
         """The devices of the current boot."""
         return self._boot.board if self._boot else None
 
@@ -337,6 +338,22 @@ class Machine:
             if self._boot is not None:
                 self._boot.board.flush()
 
+    def stream(self, name: str) -> Stream:
+        """The host end of a port that a device names: ``virtio-console,ports=NAME``."""
+        return self._ends.stream(name)
+
+    def balloon(self, size: int) -> None:
+        """Asks the guest to give ``size`` bytes of its memory back, by its memory balloon.
+
+        Raises:
+            EngineError: the machine has no balloon, or is not running.
+        """
+        with self._lock:
+            found = self._boot.board.find(Balloon) if self._boot is not None else None
+            if not isinstance(found, Balloon):
+                raise EngineError("there is no memory balloon: plug in virtio-balloon")
+            found.set_target(size)
+
     def at_end(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` once when the machine has ended, or at once if it has."""
         with self._lock:
@@ -358,43 +375,33 @@ class Machine:
         # Imported late, as the engine is: it needs the extension.
         from ringfence.accel.virtqueue import MachineQueues
 
-        machine = self._engine.create_machine(config.cpus, cpu=config.cpu)
+        machine = self._engine.create_machine(config.cpus, cpu=self._cpu_model())
         clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
         memory = GuestMemory(self._engine, machine, config.memory)
         queues = MachineQueues(machine)
         self._ends.end_boot()
-        board = Pc(
-            HostEnds(
-                clock=clock,
-                irq_line=machine.irq_line,
-                serial=ports,
-                debug=self.debug,
-                power_off=self._power_off,
-                reset=self._reset,
-                debug_exit=self._debug_exit,
-                memory=memory,
-                memory_map=memory,
-                firmware_log=self.firmware_log,
-                a20=machine.a20,
-                pm_timer=getattr(machine, "pm_timer", None),
-                hpet=getattr(machine, "hpet", False),
-                signal_msi=machine.signal_msi,
-                media=self._media.ends(self._workers) if self._media else (),
-                attach_video=getattr(machine, "attach_video", _leave_to_the_buses),
-                end=self._ends.end,
-                queues=queues,
-            ),
-            memory=config.memory,
-            cpus=config.cpus,
-            keyboard=config.keyboard,
-            display=config.has_display,
-            vga_bios=vga_bios() if config.has_display else b"",
-            firmware=files.firmware() if files.firmware is not None else None,
-            boot_order=config.boot,
-            boot_menu=config.boot_menu,
-            devices=(*map(DeviceConfig.network, config.nets), *config.devices),
+        ends = HostEnds(
+            clock=clock,
+            irq_line=machine.irq_line,
+            serial=ports,
+            debug=self.debug,
+            power_off=self._power_off,
+            reset=self._reset,
+            debug_exit=self._debug_exit,
+            memory=memory,
+            memory_map=memory,
+            firmware_log=self.firmware_log,
+            a20=machine.a20,
+            pm_timer=getattr(machine, "pm_timer", None),
+            hpet=getattr(machine, "hpet", False),
+            signal_msi=machine.signal_msi,
+            media=self._media.ends(self._workers) if self._media else (),
+            attach_video=getattr(machine, "attach_video", _leave_to_the_buses),
+            end=self._ends.end,
+            queues=queues,
         )
+        board = self._make_board(ends, files)
         if files.kernel is None:
             plan = board.power_on()
         else:
@@ -432,6 +439,31 @@ class Machine:
         for port, uart in zip(ports, board.uarts, strict=True):
             port.on_input(self._locked(uart.input_ready))
         processors.start()
+
+    def _cpu_model(self) -> str:
+        """The processor model; on ``micro`` it has the paravirtual clock, for there is no other."""
+        cpu = self.config.cpu
+        told = self.config.board == "micro" and self._engine.name == "bt" and "kvm" not in cpu
+        return f"{cpu},+kvm" if told else cpu
+
+    def _make_board(self, ends: HostEnds, files: BootFiles) -> Pc | Micro:
+        config = self.config
+        models = [*map(DeviceConfig.network, config.nets), *config.devices]
+        if config.board == "micro":
+            virtio = [_paravirtual(model) for model in models]
+            return Micro(ends, memory=config.memory, cpus=config.cpus, devices=virtio)
+        return Pc(
+            ends,
+            memory=config.memory,
+            cpus=config.cpus,
+            keyboard=config.keyboard,
+            display=config.has_display,
+            vga_bios=vga_bios() if config.has_display else b"",
+            firmware=files.firmware() if files.firmware is not None else None,
+            boot_order=config.boot,
+            boot_menu=config.boot_menu,
+            devices=models,
+        )
 
     def _left(self) -> None:
         """All threads have left: the machine starts anew, or ends."""
@@ -576,6 +608,11 @@ def _new_canvas() -> Canvas:
 
 def _leave_to_the_buses(video: object) -> None:
     """Does what an engine does that serves no devices itself."""
+
+
+def _paravirtual(config: DeviceConfig) -> DeviceConfig:
+    """The network card of a board without a PCI bus, where none was named."""
+    return replace(config, model="virtio-net") if config.model == "e1000" else config
 
 
 def _reader(machine: EngineMachine) -> Callable[[], int]:

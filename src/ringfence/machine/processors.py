@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from threading import Condition, RLock, Thread, current_thread
 
-from ringfence.boards import Pc
+from ringfence.boards import Micro, Pc
 from ringfence.engines import EngineVcpu, ExitKinds
 
 __all__ = ["Processors"]
@@ -43,7 +43,7 @@ class Processors:
         self,
         vcpus: Sequence[EngineVcpu],
         exits: ExitKinds,
-        board: Pc,
+        board: Pc | Micro,
         lock: RLock,
         *,
         shutdown: Callable[[int], None],

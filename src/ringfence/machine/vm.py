@@ -73,6 +73,7 @@ class VM:
         boot: What firmware boots from, in order: ``"cdrom,disk"``.
         boot_menu: Whether firmware shows a menu of what to boot.
         devices: More devices: ``"NAME,option=value"`` each.
+        board: ``pc`` for any system, or ``micro``: virtio and no legacy devices.
         nets: Network cards, each ``HOST-END[,model=NAME][,mac=ADDRESS]``, like ``"tap:tap0"``.
         networks: Wires by name, whose other end the caller holds (``ringfence.net.cable()``);
             ``nets`` and ``devices`` name them.
@@ -110,6 +111,7 @@ class VM:
         boot: str | Sequence[str] = (),
         boot_menu: bool = False,
         devices: Sequence[str] = (),
+        board: str = "pc",
         nets: Sequence[str] = (),
         networks: Mapping[str, PacketPort] | None = None,
         pull: bool = True,
@@ -143,6 +145,7 @@ class VM:
                 "boot": boot,
                 "boot_menu": boot_menu,
                 "devices": devices,
+                "board": board,
                 "nets": nets,
             }
         )
@@ -496,6 +499,11 @@ class VM:
             hangs_on = {"auto": "ide", "virtio": "virtio-blk"}.get(medium.interface)
             models |= {hangs_on or medium.interface, "files"}
         models |= {"floppy", "files"} if config.floppies else set()
+        micro = config.board == "micro"
+        if micro and config.disks:
+            models.add("virtio-blk")
+        if micro and "e1000" in models:
+            models.add("virtio-net")
         if not models & DRIVERS.keys() or not image.modules.exists():
             return None
         read = self._open(image.modules, "image's modules", ImageCorrupt)

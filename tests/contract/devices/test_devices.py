@@ -66,6 +66,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "i8042": lambda model: model(Wire(), lambda: None, clock=HandClock(), aux_irq=Wire()),
     "ne2000": lambda model: model(Wires(coming=[b"\xff" * 60] * 99), Wire(), bytes(6)),
     "acpi-pm": lambda model: model(Wire(), HandClock(), lambda: None),
+    "sleep": lambda model: model(lambda: None),
     "smi-command": lambda model: model(lambda enabled: None),
     "reset-control": lambda model: model(lambda: None),
     "system-control": lambda model: model(lambda: None),

@@ -22,7 +22,7 @@ use super::unconfirmed::Unconfirmed;
 use crate::cache::{BlockId, Cache, Key};
 use crate::context::{CLASSES, Context, ContextBox, KICKED};
 use crate::cpu::Cpu;
-use crate::env::Exception;
+use crate::env::{Env as _, Exception, Flush};
 use crate::frontend::mode::Mode;
 use crate::frontend::translate::{Refusal, Translator};
 use crate::frontend::{exit, late_indirect_entries};
@@ -294,6 +294,7 @@ impl Core {
                 match event {
                     VcpuEvent::Init => {
                         cpu.reset(true);
+                        self.world.paravirt.reset();
                         self.drop_everything();
                     }
                     VcpuEvent::Startup(vector) => startup(cpu, vector),
@@ -301,6 +302,8 @@ impl Core {
                 }
             }
         }
+        let devices = Arc::clone(&self.world.devices);
+        self.world.paravirt.take_eoi(&*devices, self.id);
         let waits = self.world.devices.interrupt_pending(self.id);
         context.interrupt_waits = u32::from(waits);
         if self.nmi_pending && !cpu.nmi_blocked && !cpu.interrupt_shadow {
@@ -315,6 +318,8 @@ impl Core {
         {
             cpu.halted = false;
             self.statistics.interrupts += 1;
+            self.world.paravirt.account();
+            self.world.paravirt.offer_eoi(&*devices, self.id);
             return Ok(self.interrupt(vector));
         }
         Ok(None)
@@ -350,10 +355,19 @@ impl Core {
     fn dispatch(&mut self) -> Result<Next, EngineError> {
         let cpu = self.cpu();
         if cpu.halted || self.world.devices.waits_for_startup(self.id) {
+            if cpu.halted && self.world.devices.take_wake(self.id) {
+                cpu.halted = false;
+                return Ok(Next::Continue);
+            }
             self.statistics.halts += 1;
+            self.world.paravirt.halt_begins();
             self.mailbox.set_running(false);
             self.kicker.wait();
             self.mailbox.set_running(true);
+            if self.world.paravirt.halt_ends() {
+                self.world.flush(cpu, Flush::All);
+                self.apply_pending();
+            }
             return Ok(Next::Continue);
         }
         if cpu.interrupt_shadow && (self.context().interrupt_waits != 0 || self.nmi_pending) {

@@ -18,6 +18,7 @@ use crate::cpu::Cpu;
 use crate::env::{Env, Flush, Privilege, Trap};
 use crate::interp::breakpoints;
 use crate::interp::system::cpuid::{Availability, CpuidModel};
+use crate::paravirt::Paravirt;
 
 /// A device access that the instruction under way has made already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct World {
     pub devices: Arc<dyn LocalDevices>,
     /// What CPUID says.
     pub cpuid: Arc<CpuidModel>,
+    /// What a guest that knows it is virtualized asked for.
+    pub paravirt: Paravirt,
     /// Left to do by the runtime.
     pub pending: Pending,
     /// Memory-mapped and port accesses, for the statistics.
@@ -86,6 +89,7 @@ impl World {
     ) -> Self {
         Self {
             context,
+            paravirt: Paravirt::new(Arc::clone(phys.memory()), Arc::clone(&clock)),
             phys,
             tlb: Tlb::new(bit),
             devices,
@@ -584,6 +588,10 @@ impl Env for World {
 
     fn devices(&self) -> &dyn LocalDevices {
         &*self.devices
+    }
+
+    fn paravirt(&mut self) -> Option<&mut Paravirt> {
+        Some(&mut self.paravirt)
     }
 }
 

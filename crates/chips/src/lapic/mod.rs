@@ -307,6 +307,13 @@ impl Lapic {
         self.tpr = (value as u8 & 0xf) << 4;
     }
 
+    /// Whether the end of the interrupt in service may come late: no other one waits, and it is
+    /// not one whose end the I/O APIC hears of.
+    pub fn end_can_wait(&self) -> bool {
+        let served = self.isr.highest();
+        self.irr.highest().is_none() && served.is_some_and(|vector| !self.tmr.contains(vector))
+    }
+
     // Events
 
     /// Whether [`Lapic::take_event`] has something.

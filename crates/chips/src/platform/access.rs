@@ -195,6 +195,26 @@ impl LocalDevices for Platform {
         event
     }
 
+    fn end_can_wait(&self, vcpu: u32) -> bool {
+        self.slot(vcpu)
+            .is_some_and(|slot| lock(&slot.lapic).end_can_wait())
+    }
+
+    fn wake(&self, apic_id: u32) {
+        // A local APIC has the number of its processor.
+        if let Some(slot) = self.slot(apic_id) {
+            slot.woken.store(true, SeqCst);
+            let mut pass = Pass::default();
+            pass.kick(apic_id);
+            self.finish(pass);
+        }
+    }
+
+    fn take_wake(&self, vcpu: u32) -> bool {
+        self.slot(vcpu)
+            .is_some_and(|slot| slot.woken.swap(false, SeqCst))
+    }
+
     fn waits_for_startup(&self, vcpu: u32) -> bool {
         self.slot(vcpu)
             .is_some_and(|slot| slot.summary.load(SeqCst) & summary::WAITING != 0)

@@ -1,6 +1,6 @@
 //! One processor's part of the platform.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
 
 use ringfence_engine::Kick;
@@ -35,6 +35,8 @@ pub(super) struct Slot {
     /// When the local APIC's timer is due, in nanoseconds.
     pub(super) deadline: AtomicU64,
     pub(super) kick: RwLock<Option<Arc<dyn Kick>>>,
+    /// Another processor wants this one out of HLT.
+    pub(super) woken: AtomicBool,
 }
 
 impl Slot {
@@ -45,6 +47,7 @@ impl Slot {
             page: AtomicU64::new(lapic.page().unwrap_or(NO_PAGE)),
             deadline: AtomicU64::new(u64::MAX),
             kick: RwLock::new(None),
+            woken: AtomicBool::new(false),
             lapic: Mutex::new(lapic),
         };
         slot.publish(&lock(&slot.lapic));

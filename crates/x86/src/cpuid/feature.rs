@@ -30,10 +30,12 @@ pub enum Word {
     Ext7Edx,
     /// Leaf 8000_0008h, EBX.
     Ext8Ebx,
+    /// Leaf 4000_0101h, EAX: what KVM offers its guests.
+    KvmEax,
 }
 
 /// Number of [`Word`]s.
-pub(super) const WORDS: usize = Word::Ext8Ebx as usize + 1;
+pub(super) const WORDS: usize = Word::KvmEax as usize + 1;
 
 impl Word {
     /// All of them.
@@ -50,6 +52,7 @@ impl Word {
         Self::Ext1Edx,
         Self::Ext7Edx,
         Self::Ext8Ebx,
+        Self::KvmEax,
     ];
 
     /// Leaf, subleaf and the index of the register among EAX, EBX, ECX, EDX.
@@ -67,6 +70,7 @@ impl Word {
             Self::Ext1Edx => (0x8000_0001, 0, 3),
             Self::Ext7Edx => (0x8000_0007, 0, 3),
             Self::Ext8Ebx => (0x8000_0008, 0, 1),
+            Self::KvmEax => (0x4000_0101, 0, 0),
         }
     }
 }
@@ -204,6 +208,13 @@ features! {
     CLZERO = Ext8Ebx 0: "clzero";
     XSAVEERPTR = Ext8Ebx 2: "xsaveerptr";
     WBNOINVD = Ext8Ebx 9: "wbnoinvd";
+    KVM_CLOCK = KvmEax 3: "kvmclock" "kvm_clock";
+    KVM_STEAL_TIME = KvmEax 5: "kvm_steal_time";
+    KVM_PV_EOI = KvmEax 6: "kvm_pv_eoi";
+    KVM_PV_UNHALT = KvmEax 7: "kvm_pv_unhalt";
+    KVM_PV_TLB_FLUSH = KvmEax 9: "kvm_pv_tlb_flush";
+    KVM_PV_SCHED_YIELD = KvmEax 13: "kvm_pv_sched_yield";
+    KVM_CLOCK_STABLE = KvmEax 24: "kvmclock_stable_bit";
 }
 
 /// What a feature needs, besides what that in turn needs.

@@ -24,6 +24,10 @@ const PHYSICAL_BITS: u32 = 40;
 const MAX_HYPERVISOR: u32 = 0x4000_0010;
 /// Signature of the hypervisor in leaf 4000_0000h.
 const SIGNATURE: &[u8; 12] = b"Ringfence\0\0\0";
+/// KVM's leaves, behind ours, and its signature.
+const KVM_BASE: u32 = 0x4000_0100;
+const KVM_FEATURES: u32 = 0x4000_0101;
+const KVM_SIGNATURE: &[u8; 12] = b"KVMKVMKVM\0\0\0";
 /// Legacy region and header of an XSAVE area.
 const XSAVE_FIXED: u32 = 576;
 
@@ -99,6 +103,12 @@ impl Model {
                     |at: usize| u32::from_le_bytes(std::array::from_fn(|i| SIGNATURE[at + i]));
                 [MAX_HYPERVISOR, word(0), word(4), word(8)]
             }
+            KVM_BASE if self.features.word(Word::KvmEax) != 0 => {
+                let word =
+                    |at: usize| u32::from_le_bytes(std::array::from_fn(|i| KVM_SIGNATURE[at + i]));
+                [KVM_BASE + 1, word(0), word(4), word(8)]
+            }
+            KVM_FEATURES => [self.features.word(Word::KvmEax), 0, 0, 0],
             MAX_HYPERVISOR => {
                 let khz = |hz: u64| (hz / 1000).min(u64::from(u32::MAX)) as u32;
                 [khz(self.tsc_hz), khz(self.crystal_hz), 0, 0]

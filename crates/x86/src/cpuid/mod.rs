@@ -12,4 +12,5 @@ pub mod spec;
 
 pub use feature::{Feature, FeatureSet, Word};
 pub use model::{Dynamic, Model, Offer};
+pub use named::PARAVIRT;
 pub use spec::{CpuModelError, CpuSpec};

@@ -219,7 +219,8 @@ impl Model {
     fn reach(&mut self) {
         for word in Word::ALL {
             let (leaf, ..) = word.place();
-            if self.features.word(word) == 0 {
+            // Leaves of a hypervisor count for themselves.
+            if self.features.word(word) == 0 || (0x4000_0000..0x8000_0000).contains(&leaf) {
                 continue;
             }
             if leaf >= 0x8000_0000 {

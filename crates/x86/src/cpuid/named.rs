@@ -44,6 +44,18 @@ pub struct Named {
     pub features: FeatureSet,
 }
 
+/// What makes a guest know that it is virtualized and talk to KVM's interface: `kvm` names all of
+/// them. No model has any of itself.
+pub const PARAVIRT: &[Feature] = &[
+    Feature::KVM_CLOCK,
+    Feature::KVM_STEAL_TIME,
+    Feature::KVM_PV_EOI,
+    Feature::KVM_PV_UNHALT,
+    Feature::KVM_PV_TLB_FLUSH,
+    Feature::KVM_PV_SCHED_YIELD,
+    Feature::KVM_CLOCK_STABLE,
+];
+
 /// Features that a kernel uses when they are there, and a model does without when the engine has
 /// none of them.
 pub const OPTIONAL: FeatureSet = FeatureSet::of(&[&[

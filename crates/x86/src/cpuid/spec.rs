@@ -1,7 +1,7 @@
 //! What a user asks of a processor: `model,+feature,-feature`.
 
 use super::feature::{Feature, FeatureSet};
-use super::named::{MODELS, Named, OPTIONAL};
+use super::named::{MODELS, Named, OPTIONAL, PARAVIRT};
 
 /// Why there is no such processor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +113,10 @@ impl CpuSpec {
             } else {
                 return Err(CpuModelError::Syntax(part.to_owned()));
             };
+            if name.eq_ignore_ascii_case("kvm") {
+                list.extend(PARAVIRT);
+                continue;
+            }
             let feature = Feature::named(name);
             list.push(feature.ok_or_else(|| CpuModelError::UnknownFeature(name.to_owned()))?);
         }
@@ -154,6 +158,9 @@ impl CpuSpec {
     /// The features asked for, whether they can be had or not.
     fn wanted(&self, offered: &FeatureSet) -> Result<FeatureSet, CpuModelError> {
         let mut wanted = self.base.map_or(*offered, |model| model.features);
+        for &feature in PARAVIRT {
+            wanted.remove(feature);
+        }
         for feature in OPTIONAL.beyond(offered) {
             wanted.remove(feature);
         }

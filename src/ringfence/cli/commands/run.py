@@ -95,6 +95,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--name", metavar="NAME", help="Name, for ringfence screenshot NAME.")
 @click.option(
+    "--board",
+    type=click.Choice(["pc", "micro"]),
+    default="pc",
+    show_default=True,
+    help="pc runs any system; micro has virtio only.",
+)
+@click.option(
     "--net",
     "nets",
     multiple=True,

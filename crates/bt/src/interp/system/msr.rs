@@ -9,6 +9,7 @@ use super::cpuid::{Feature, Offered as _, physical_width};
 use super::{operand, supervisor_only};
 use crate::cpu::{Cpu, FS, GS, RAX, RCX, RDX};
 use crate::env::{Env, Trap};
+use crate::paravirt;
 
 /// Number of variable-range MTRRs, in bits 7:0 of IA32_MTRRCAP; bit 8: fixed ones, bit 10: WC.
 const MTRR_CAP: u64 = 0x508;
@@ -142,6 +143,11 @@ fn read<E: Env>(cpu: &mut Cpu, env: &mut E, index: u32) -> Option<u64> {
                 cpu.msr.mtrr_fixed[at]
             } else if let Some(at) = variable_mtrr(index) {
                 cpu.msr.mtrr_variable[at]
+            } else if let Some(value) = paravirtual(cpu, env, index)
+                .then(|| env.paravirt()?.read_msr(index))
+                .flatten()
+            {
+                value
             } else {
                 return env.devices().read_msr(env.vcpu_id(), index)?.ok();
             }
@@ -162,6 +168,24 @@ fn all_types(value: u64, pat: bool) -> bool {
         .all(|&byte| is_memory_type(u64::from(byte), pat))
 }
 
+/// Whether the guest has what the paravirtual register `index` belongs to.
+fn paravirtual<E: Env>(cpu: &Cpu, env: &mut E, index: u32) -> bool {
+    let feature = match index {
+        paravirt::MSR_WALL_CLOCK | paravirt::MSR_SYSTEM_TIME => Feature::KVM_CLOCK,
+        paravirt::MSR_STEAL_TIME => Feature::KVM_STEAL_TIME,
+        paravirt::MSR_PV_EOI => Feature::KVM_PV_EOI,
+        _ => return false,
+    };
+    feature.offered(cpu, env)
+}
+
+/// The paravirtual clock follows the TSC.
+fn tsc_changed<E: Env>(cpu: &Cpu, env: &mut E) {
+    if let Some(paravirt) = env.paravirt() {
+        paravirt.tsc_changed(cpu.msr.tsc_adjust);
+    }
+}
+
 fn check(valid: bool) -> Result<(), Trap> {
     if valid { Ok(()) } else { Err(Trap::GP0) }
 }
@@ -174,8 +198,12 @@ fn write<E: Env>(cpu: &mut Cpu, env: &mut E, index: u32, value: u64) -> Result<(
             // The adjustment moves by as much as the counter (SDM vol. 3B, 17.17.3).
             let delta = value.wrapping_sub(env.tsc(cpu));
             cpu.msr.tsc_adjust = cpu.msr.tsc_adjust.wrapping_add(delta);
+            tsc_changed(cpu, env);
         }
-        msr::IA32_TSC_ADJUST => cpu.msr.tsc_adjust = value,
+        msr::IA32_TSC_ADJUST => {
+            cpu.msr.tsc_adjust = value;
+            tsc_changed(cpu, env);
+        }
         msr::IA32_SYSENTER_CS => cpu.msr.sysenter_cs = value & 0xffff_ffff,
         msr::IA32_SYSENTER_ESP => {
             canonical()?;
@@ -253,6 +281,13 @@ fn write_other<E: Env>(cpu: &mut Cpu, env: &mut E, index: u32, value: u64) -> Re
         check(valid)?;
         cpu.msr.mtrr_variable[at] = value;
         return Ok(());
+    }
+    if paravirtual(cpu, env, index)
+        && let Some(valid) = env
+            .paravirt()
+            .and_then(|p| p.write_msr(index, value, cpu.msr.tsc_adjust))
+    {
+        return check(valid);
     }
     match env.devices().write_msr(env.vcpu_id(), index, value) {
         Some(Ok(())) => Ok(()),

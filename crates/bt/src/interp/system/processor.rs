@@ -10,6 +10,7 @@ use super::interrupt::{self, Event};
 use super::{msr, operand, supervisor_only};
 use crate::cpu::{Cpu, RAX, RBX, RCX, RDX};
 use crate::env::{Env, Flush, Privilege, Trap};
+use ringfence_x86::cpuid::Word;
 
 /// Instructions that go on with the next one, and software interrupts.
 pub(super) fn execute<E: Env>(
@@ -62,6 +63,10 @@ pub(super) fn execute<E: Env>(
             // MWAIT may end at any time, so it need not wait.
             supervisor_only(cpu)
         }
+        Vmcall | Vmmcall if knows_kvm(cpu, env) => {
+            hypercall(cpu, env);
+            Ok(())
+        }
         Rdtscp | Rdpid_r32 | Rdpid_r64 | Invpcid_r32_m128 | Invpcid_r64_m128 | Clac | Stac
         | Monitorw | Monitord | Monitorq | Mwait | Vmcall | Vmmcall | Rsm | Ud0 | Ud0_r16_rm16
         | Ud0_r32_rm32 | Ud0_r64_rm64 | Ud1_r16_rm16 | Ud1_r32_rm32 | Ud1_r64_rm64 | Ud2 => {
@@ -70,6 +75,39 @@ pub(super) fn execute<E: Env>(
         _ => return None,
     };
     Some(result.map(|()| cpu.rip = next))
+}
+
+/// Whether the guest was told of KVM's interface.
+fn knows_kvm<E: Env>(cpu: &Cpu, env: &mut E) -> bool {
+    let (leaf, subleaf, register) = Word::KvmEax.place();
+    env.paravirt().is_some() && env.cpuid(cpu, leaf, subleaf)[register] != 0
+}
+
+/// VMCALL and VMMCALL: RAX the number, RBX, RCX, RDX and RSI arguments, RAX the result.
+fn hypercall<E: Env>(cpu: &mut Cpu, env: &mut E) {
+    use crate::paravirt::hypercall as call;
+    let wide = |value: u64| {
+        if cpu.mode64() {
+            value
+        } else {
+            value & 0xffff_ffff
+        }
+    };
+    let (number, first, second) = (wide(cpu.gpr[RAX]), wide(cpu.gpr[RBX]), wide(cpu.gpr[RCX]));
+    let result = match number {
+        _ if cpu.cpl != 0 => call::NOT_PERMITTED,
+        call::KICK_CPU if Feature::KVM_PV_UNHALT.offered(cpu, env) => {
+            env.devices().wake(second as u32);
+            0
+        }
+        call::SCHED_YIELD if Feature::KVM_PV_SCHED_YIELD.offered(cpu, env) => {
+            let _ = first;
+            std::thread::yield_now();
+            0
+        }
+        _ => call::NO_SUCH_CALL,
+    };
+    cpu.gpr[RAX] = wide(result);
 }
 
 fn software<E: Env>(

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use iced_x86::{Code, CpuidFeature};
-use ringfence_x86::cpuid::{CpuModelError, CpuSpec, Dynamic, FeatureSet, Model, Offer};
+use ringfence_x86::cpuid::{CpuModelError, CpuSpec, Dynamic, FeatureSet, Model, Offer, PARAVIRT};
 use ringfence_x86::cr;
 
 use super::Feature;
@@ -112,6 +112,7 @@ const OWN: FeatureSet = FeatureSet::of(&[
         Feature::LM,
         Feature::NONSTOP_TSC,
     ],
+    PARAVIRT,
 ]);
 /// Components of XCR0 that are offered: x87, SSE, AVX, AVX-512.
 const XCR0: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX | cr::XCR0_AVX512;
