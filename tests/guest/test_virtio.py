@@ -34,7 +34,8 @@ def test_devices(board: str, packed: str, tmp_path: Path) -> None:
             "ip addr add 10.9.0.2/24 dev eth0 && ip link set eth0 up && "
             "ping -c 3 -i 0.1 -W 5 -s 1400 10.9.0.1 >/dev/null && "
             "head -c 4 /dev/hwrng | wc -c && cat /sys/block/vda/serial && echo && "
-            "cat /sys/class/virtio-ports/*/name && echo hello >/dev/vport*p1 && "
+            "cat /sys/class/virtio-ports/*/name && "
+            "for port in /dev/vport*p1; do echo hello >$port; done && "
             "dd if=/dev/vda bs=64k count=64 2>/dev/null | sha256sum && "
             "dd if=/dev/zero of=/dev/vda bs=4k seek=1 count=1 conv=fsync 2>/dev/null"
         )
