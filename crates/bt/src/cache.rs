@@ -132,7 +132,6 @@ pub struct Block {
 struct PageBranches {
     links: Vec<(BlockId, u8)>,
     targets: Vec<(u8, u16)>,
-    global: bool,
 }
 
 /// The code of a physical page that is translated.
@@ -169,7 +168,8 @@ pub struct Cache {
     pub blocks: Vec<Block>,
     map: FastMap<Key, BlockId>,
     pages: FastMap<u64, PageCode>,
-    branches: FastMap<u64, PageBranches>,
+    /// By linear page; apart for translations that are local and for those that are global.
+    branches: [FastMap<u64, PageBranches>; 2],
     miss: [u64; 2],
     /// Physical pages (by number) that hold no translated code any more.
     pub emptied: Vec<u64>,
@@ -219,7 +219,7 @@ impl Cache {
             blocks: Vec::new(),
             map: FastMap::default(),
             pages: FastMap::default(),
-            branches: FastMap::default(),
+            branches: Default::default(),
             miss: [0; 2],
             emptied: Vec::new(),
         })
@@ -279,7 +279,7 @@ impl Cache {
         self.emptied.extend(self.pages.keys());
         self.map.clear();
         self.pages.clear();
-        self.branches.clear();
+        self.branches.iter_mut().for_each(FastMap::clear);
     }
 
     /// The block for `key`; `second` translates the page after it, for blocks that span two.
@@ -334,8 +334,7 @@ impl Cache {
         unsafe { patch(branch.site, entry) };
         self.blocks[to as usize].incoming.push((from, exit));
         for &(page, global) in pages {
-            let log = self.branches.entry(page).or_default();
-            log.global = global;
+            let log = self.branches[usize::from(global)].entry(page).or_default();
             log.links.push((from, exit));
         }
     }
@@ -371,8 +370,7 @@ impl Cache {
         }
         let pages = 1 + u64::from(block.second_page.is_some());
         for page in (0..pages).map(|i| (linear & !0xfff).wrapping_add(i << 12)) {
-            let log = self.branches.entry(page).or_default();
-            log.global = global;
+            let log = self.branches[usize::from(global)].entry(page).or_default();
             // Targets that share a slot come back again and again.
             let target = (class as u8, slot as u16);
             if !log.targets.contains(&target) {
@@ -383,20 +381,19 @@ impl Cache {
 
     /// Drops branches into linear page `page`.
     pub fn flush_page(&mut self, context: &mut Context, page: u64) {
-        let Some(log) = self.branches.remove(&page) else {
-            return;
-        };
-        self.drop_branches(context, log);
+        let logs = self.branches.each_mut().map(|map| map.remove(&page));
+        for log in logs.into_iter().flatten() {
+            self.drop_branches(context, log);
+        }
     }
 
     /// Drops branches that depend on any translation, or on any that is not global.
     pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
-        let drained: Vec<_> = self
-            .branches
-            .extract_if(|_, log| !(keep_global && log.global))
-            .collect();
-        for (_, log) in drained {
-            self.drop_branches(context, log);
+        for kind in 0..if keep_global { 1 } else { 2 } {
+            let drained: Vec<_> = self.branches[kind].drain().collect();
+            for (_, log) in drained {
+                self.drop_branches(context, log);
+            }
         }
     }
 

@@ -39,8 +39,8 @@ pub struct TlbEntry {
 }
 
 impl TlbEntry {
-    /// The entry is in the flush log.
-    pub const LOGGED: u64 = 1;
+    /// The entry is in the flush log of local, of global translations.
+    pub const LOGGED: [u64; 2] = [1, 4];
     /// The page is global.
     pub const GLOBAL: u64 = 2;
 

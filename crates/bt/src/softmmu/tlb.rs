@@ -13,8 +13,9 @@ use crate::context::{CLASSES, Context, TLB_SIZE, TlbEntry};
 #[derive(Debug)]
 pub struct Tlb {
     bit: u64,
-    /// Indices of entries that were filled since they were last flushed, by class.
-    log: [Vec<u16>; CLASSES],
+    /// Indices of entries that were filled since they were last flushed, by class, for local and
+    /// global translations.
+    log: [[Vec<u16>; 2]; CLASSES],
     /// 2 MiB ranges of linear addresses in which a large page was seen.
     large: HashSet<u64, BuildHasherDefault<FastHasher>>,
 }
@@ -26,7 +27,7 @@ impl Tlb {
         let log = || Vec::with_capacity(TLB_SIZE);
         Self {
             bit,
-            log: std::array::from_fn(|_| log()),
+            log: std::array::from_fn(|_| [log(), log()]),
             large: HashSet::default(),
         }
     }
@@ -49,8 +50,10 @@ impl Tlb {
     ) {
         let page = linear & !0xfff;
         let index = TlbEntry::index(linear);
-        if context.tlb[class][index].info & TlbEntry::LOGGED == 0 {
-            self.log[class].push(index as u16);
+        let kind = usize::from(translation.global);
+        let logged = context.tlb[class][index].info & (TlbEntry::LOGGED[0] | TlbEntry::LOGGED[1]);
+        if logged & TlbEntry::LOGGED[kind] == 0 {
+            self.log[class][kind].push(index as u16);
         }
         if self.is_new_large(linear, translation) {
             self.large.insert(linear >> 21);
@@ -75,7 +78,7 @@ impl Tlb {
             }
         }
         let host = place.host as u64 & !0xfff;
-        let info = TlbEntry::LOGGED | global;
+        let info = logged | TlbEntry::LOGGED[kind] | global;
         context.tlb[class][index] = TlbEntry {
             tag_read: page,
             tag_write,
@@ -103,16 +106,16 @@ impl Tlb {
     pub fn flush(&mut self, context: &mut Context, keep_global: bool) {
         for class in 0..CLASSES {
             context.forget_recent(class);
-            let entries = &mut context.tlb[class];
-            self.log[class].retain(|&index| {
-                let index = usize::from(index);
-                let entry = &mut entries[index];
-                if keep_global && entry.info & TlbEntry::GLOBAL != 0 {
-                    return true;
+            let kinds = if keep_global { 1 } else { 2 };
+            for (log, flag) in self.log[class].iter_mut().zip(TlbEntry::LOGGED).take(kinds) {
+                for index in log.drain(..).map(usize::from) {
+                    let entry = &mut context.tlb[class][index];
+                    entry.info &= !flag;
+                    if !(keep_global && entry.info & TlbEntry::GLOBAL != 0) {
+                        drop_entry(entry, index);
+                    }
                 }
-                drop_entry(entry, index);
-                false
-            });
+            }
         }
         if !keep_global {
             self.large.clear();
@@ -130,10 +133,8 @@ impl Tlb {
             let entry = &mut context.tlb[class][index];
             let page = linear & !0xfff;
             if entry.tag_read == page {
-                // It stays in the log, which costs one visit at the next flush.
-                let logged = entry.info & TlbEntry::LOGGED;
+                // It stays in its log, which costs one visit at the next flush.
                 drop_entry(entry, index);
-                entry.info = logged;
             }
         }
     }
@@ -163,6 +164,6 @@ fn drop_entry(entry: &mut TlbEntry, index: usize) {
         tag_read: tag,
         tag_write: tag,
         host: 0,
-        info: 0,
+        info: entry.info & !TlbEntry::GLOBAL,
     };
 }
