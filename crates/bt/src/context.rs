@@ -44,9 +44,10 @@ impl TlbEntry {
     /// The page is global.
     pub const GLOBAL: u64 = 2;
 
-    /// A tag that no address with this index hits.
+    /// A tag that no address with this index hits. It is not canonical, so that no address near one
+    /// that hits the other tag of the entry does either, whatever its index.
     pub const fn miss(index: usize) -> u64 {
-        ((index ^ 1) as u64) << 12
+        1 << 62 | ((index ^ 1) as u64) << 12
     }
 
     /// Index of the entry for a linear address.

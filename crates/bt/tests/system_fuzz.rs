@@ -1,9 +1,12 @@
 //! Random code in a machine with real chips: the monitor survives whatever a guest executes.
 //!
-//! `RINGFENCE_FUZZ_SECONDS` sets how long each test runs; `RINGFENCE_FUZZ_SEED` where it begins.
+//! `RINGFENCE_FUZZ_SECONDS` sets how long each test runs, or `RINGFENCE_FUZZ_BLOCKS` until how many
+//! blocks are translated; `RINGFENCE_FUZZ_SEED` where it begins.
 
 mod system;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -13,6 +16,7 @@ use ringfence_engine::{
     DescriptorTable, Exit, GuestMemory, Kick, LocalDevices, Registers, SystemRegisters, Vcpu,
 };
 use ringfence_testkit::Random;
+use ringfence_testkit::generate::Generator;
 use ringfence_x86::{cr, flags, paging};
 use system::*;
 
@@ -74,7 +78,37 @@ const SEEDS: &[&[u8]] = &[
         0x0f, 0x23, 0xf8, 0x0f, 0x21, 0xf0, 0xcc, 0xcd, 0x80, 0x0f, 0x0b, 0x0f, 0x06, 0x0f, 0x09,
         0x0f, 0x01, 0xd0, 0x0f, 0x01, 0xd1, 0x0f, 0x01, 0xc8,
     ],
+    // stac; clac; invpcid rax, [rsi]; xsaves [rsi]; xrstors [rsi]; mov dr0, rsi; mov dr7, rcx
+    &[
+        0x0f, 0x01, 0xcb, 0x0f, 0x01, 0xca, 0x66, 0x0f, 0x38, 0x82, 0x06, 0x0f, 0xc7, 0x2e, 0x0f,
+        0xc7, 0x1e, 0x0f, 0x23, 0xc6, 0x0f, 0x23, 0xf9,
+    ],
+    // xor ecx, ecx; xor edx, edx; mov eax, 0e7h; xsetbv
+    &[
+        0x31, 0xc9, 0x31, 0xd2, 0xb8, 0xe7, 0, 0, 0, 0x0f, 0x01, 0xd1,
+    ],
+    // vmovups zmm16{k1}, [rsi]; kmovw k1, eax; vpgatherdd zmm1{k1}, [rsi+zmm2]; vpcompressd [rdi]{k1}, zmm1
+    &[
+        0x62, 0xe1, 0x7c, 0x49, 0x10, 0x06, 0xc5, 0xf8, 0x92, 0xc8, 0x62, 0xf2, 0x7d, 0x49, 0x90,
+        0x0c, 0x16, 0x62, 0xf2, 0x7d, 0x49, 0x8b, 0x0f,
+    ],
 ];
+
+thread_local! {
+    /// Encodings of all instructions, by bits of code.
+    static ENCODINGS: RefCell<BTreeMap<u32, Generator>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// An instruction with random operands, of any kind that the decoder knows.
+fn encoding(random: &mut Random, bits: u32) -> Vec<u8> {
+    ENCODINGS.with_borrow_mut(|generators| {
+        let seed = random.bits();
+        generators
+            .entry(bits)
+            .or_insert_with(|| Generator::new(seed, bits, false, &|_| true))
+            .random_encoding()
+    })
+}
 
 /// Addresses that registers are set to.
 const PLACES: &[u64] = &[
@@ -172,6 +206,10 @@ fn seconds() -> f64 {
         .unwrap_or(4.0)
 }
 
+fn wanted_blocks() -> Option<u64> {
+    std::env::var("RINGFENCE_FUZZ_BLOCKS").ok()?.parse().ok()
+}
+
 fn seed() -> u64 {
     std::env::var("RINGFENCE_FUZZ_SEED")
         .ok()
@@ -180,7 +218,7 @@ fn seed() -> u64 {
 }
 
 /// A page's worth of code, more or less valid.
-fn program(random: &mut Random) -> Vec<u8> {
+fn program(random: &mut Random, kind: Kind) -> Vec<u8> {
     let mut code = Vec::new();
     let size = 16 + random.below(240) as usize;
     while code.len() < size {
@@ -192,6 +230,14 @@ fn program(random: &mut Random) -> Vec<u8> {
                     0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x48, 0x41, 0x44, 0x64, 0x65, 0x2e,
                 ];
                 code.push(random.pick(&prefixes));
+            }
+            2..=4 => {
+                let bits = match kind {
+                    Kind::Kernel | Kind::User => 64,
+                    Kind::Compatible | Kind::Protected => 32,
+                    Kind::Real => 16,
+                };
+                code.extend(encoding(random, bits));
             }
             _ => {
                 let mut part = random.pick(SEEDS).to_vec();
@@ -244,10 +290,16 @@ fn registers(random: &mut Random, rip: u64, kind: Kind) -> Registers {
 /// A machine is used for many programs, so that what one has broken (tables, chips, modes) meets
 /// the next.
 fn fuzz(vcpus: u32, kind: Kind, seed: u64) -> (u64, u64) {
-    let end = Instant::now() + Duration::from_secs_f64(seconds());
+    let wanted = wanted_blocks();
+    let seconds = if wanted.is_some() {
+        86_400.0
+    } else {
+        seconds()
+    };
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
     let mut random = Random::new(seed);
     let (mut programs, mut blocks) = (0, 0);
-    while Instant::now() < end {
+    while Instant::now() < end && wanted.is_none_or(|wanted| blocks < wanted) {
         let (p, b) = one_machine(vcpus, kind, random.bits(), end);
         programs += p;
         blocks += b;
@@ -329,7 +381,7 @@ impl Guest<'_> {
 
     fn program(&mut self, random: &mut Random) {
         let at = self.kind.code() + random.below(3) * 0x7f0;
-        let code = program(random);
+        let code = program(random, self.kind);
         self.memory.write(at, &code).expect("code has memory");
         if random.one_in(4) {
             // Some page gets other rights.

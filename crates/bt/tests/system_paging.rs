@@ -473,3 +473,26 @@ fn physical_addresses_without_memory() {
     };
     assert_eq!(stop, Stop::Exit(wanted));
 }
+
+#[test]
+fn the_entry_of_a_page_with_code_serves_no_store_to_its_neighbour() {
+    let mut m = Machine::new(1);
+    // A load from the page of the code itself, and a store off the same register.
+    for neighbour in [0x1000, -0x1000] {
+        let code = if neighbour > 0 { CODE } else { CODE + 0x1000 };
+        let target = code.wrapping_add_signed(neighbour) + 0x800;
+        m.write64(code + 0x800, 0);
+        for round in 1..4 {
+            m.code(code, |a| {
+                a.lea(rsi, qword_ptr(rdi + 0x800))?;
+                a.mov(rax, qword_ptr(rsi))?;
+                a.mov(qword_ptr(rsi + neighbour as i32), rbx)?;
+                stop(a)
+            });
+            m.start(code);
+            m.set(|r| (r.gpr[7], r.gpr[3]) = (code, round));
+            m.run().end();
+            assert_eq!((m.read64(target), m.read64(code + 0x800)), (round, 0));
+        }
+    }
+}

@@ -81,10 +81,10 @@ fn modrm(random: &mut Random, code: Code) -> u8 {
 
 fn legacy(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
     let op = code.op_code();
-    if op.operand_size() == 16 && bits != 16 {
+    if op.operand_size() == if bits == 16 { 32 } else { 16 } {
         out.push(0x66);
     }
-    let native = if bits == 64 { 64 } else { 32 };
+    let native = bits;
     if op.address_size() != 0 && op.address_size() != native {
         out.push(0x67);
     }
@@ -260,10 +260,10 @@ fn vex(random: &mut Random, code: Code, bits: u32, out: &mut Vec<u8>) {
         (64, true) => random.bits() as u8 & 0x60 | 0x80,
         _ => 0xe0,
     };
-    if map == 1 && w == 0 && (random.one_in(2) || bits == 32) {
+    if map == 1 && w == 0 && (random.one_in(2) || bits != 64) {
         out.extend([
             0xc5,
-            inverted & 0x80 | vvvv | length << 2 | pp | if bits == 32 { 0x80 } else { 0 },
+            inverted & 0x80 | vvvv | length << 2 | pp | if bits == 64 { 0 } else { 0x80 },
         ]);
     } else {
         out.extend([0xc4, inverted | map, w << 7 | vvvv | length << 2 | pp]);

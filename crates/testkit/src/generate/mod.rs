@@ -77,6 +77,49 @@ pub fn disassemble(bytes: &[u8], address: u64, bits: u32) -> String {
     text
 }
 
+/// Whether the decoder knows `code` in `bits`-bit code.
+fn exists(code: &Code, bits: u32) -> bool {
+    let op = code.op_code();
+    let mode = match bits {
+        64 => op.mode64(),
+        32 => op.mode32(),
+        _ => op.mode16(),
+    };
+    mode && op.is_instruction()
+}
+
+/// What becomes of the instruction codes that the decoder knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Codes that exist in this kind of code.
+    pub known: usize,
+    /// Those that the guest's processor does not have.
+    pub absent: usize,
+    /// Those that [`EXCLUDED`] or a form's exclusion leaves out, with a reason.
+    pub excluded: usize,
+    /// Those that cases are made of.
+    pub tested: usize,
+}
+
+impl Coverage {
+    /// Counts the codes of `bits`-bit code, of the instructions whose features pass `allowed`.
+    pub fn of(bits: u32, allowed: &dyn Fn(CpuidFeature) -> bool) -> Self {
+        let mut this = Self::default();
+        for code in Code::values().filter(|code| exists(code, bits)) {
+            this.known += 1;
+            if !code.cpuid_features().iter().all(|&f| allowed(f)) {
+                this.absent += 1;
+            } else if excluded(code.mnemonic()).is_some() || exclude::excluded_form(code).is_some()
+            {
+                this.excluded += 1;
+            } else {
+                this.tested += 1;
+            }
+        }
+        this
+    }
+}
+
 /// Makes cases.
 #[derive(Debug)]
 pub struct Generator {
@@ -98,9 +141,7 @@ impl Generator {
         allowed: &dyn Fn(CpuidFeature) -> bool,
     ) -> Self {
         let wanted = |code: &Code| {
-            let op = code.op_code();
-            let mode = if bits == 64 { op.mode64() } else { op.mode32() };
-            mode && op.is_instruction()
+            exists(code, bits)
                 && code
                     .cpuid_features()
                     .iter()
