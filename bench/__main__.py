@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import boot, compute, disk, platforms, profile, start
+from bench import boot, compute, disk, firmware, platforms, profile, start
 
 
 def main() -> int:
@@ -11,7 +11,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__import__("bench").__doc__
     )
-    commands = parser.add_subparsers(required=True, metavar="start|boot|disk|compute|profile")
+    commands = parser.add_subparsers(
+        required=True, metavar="start|boot|firmware|disk|compute|profile"
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--image", default="debian", help="image to boot (debian)")
     common.add_argument("--runs", type=int, default=3, help="measurements of each kind (3)")
@@ -32,6 +34,9 @@ def main() -> int:
     reading = commands.add_parser("disk", parents=[common], help=disk.__doc__)
     reading.add_argument("--size", type=int, default=256, help="MiB to read (256)")
     reading.set_defaults(command=disk.main)
+    starting_firmware = commands.add_parser("firmware", parents=[common], help=firmware.__doc__)
+    starting_firmware.add_argument("cases", nargs="*", help="seabios, ovmf (both)")
+    starting_firmware.set_defaults(command=firmware.main)
     computing = commands.add_parser("compute", parents=[common], help=compute.__doc__)
     computing.add_argument("cases", nargs="*", help="workloads (all)")
     computing.add_argument(

@@ -35,6 +35,8 @@ class Window:
     #: Memory that the guest reaches without asking ``device``: an engine's memory object, from
     #: its start on. Writes come to ``device`` if it is read-only.
     memory: Any = None
+    #: What a guest reads instead of asking ``device``, where memory can be mapped: a ROM.
+    image: bytes = b""
     readonly: bool = False
     log_dirty: bool = False
     address: int | None = None
@@ -88,6 +90,10 @@ class AddressMap:
         except ConfigError:
             return False
         window.placed = address
+        if window.memory is None and window.image and self._memory is not None:
+            window.memory = self._memory.create(window.length)
+            window.memory.view()[: len(window.image)] = window.image
+            window.readonly = True
         if window.memory is not None and self._memory is not None:
             try:
                 self._memory.map(

@@ -41,6 +41,7 @@ STATUS_INTERRUPT, STATUS_CAPABILITIES = 1 << 3, 1 << 4
 _COMMAND_KEPT = 0x0547
 #: Status bits that a one clears: errors, which here never come.
 _STATUS_CLEARED = 0xF900
+_PAGE = 4096
 _CONVENTIONAL, _EXTENDED = 0x100, 0x1000
 #: Where the capabilities begin.
 _FIRST_CAPABILITY = 0x40
@@ -241,7 +242,10 @@ class PciDevice:
     def add_rom(self, image: bytes) -> Bar:
         """Gives the function an expansion ROM (section 6.2.5.2); rounded up to a power of two."""
         rom = RomImage(image)
-        window = Window(f"{type(self).__name__.lower()} rom", "memory", rom.size, rom)
+        name = f"{type(self).__name__.lower()} rom"
+        # Memory is mapped in whole pages.
+        shown = rom.image if rom.size % _PAGE == 0 else b""
+        window = Window(name, "memory", rom.size, rom, image=shown)
         bar = Bar(ROM_BAR, "rom", window)
         ((at, default, mask),) = bar.registers()
         self.set_default(at, default, 4)
