@@ -1,8 +1,8 @@
 """``bench firmware``: from power-on to what firmware does at its end.
 
 SeaBIOS until it attempts to boot, as it says on its debug port; OVMF until its boot manager
-speaks on the serial line. Both run with a VGA and without disks. The time begins when the machine is let run:
-the start of a process is in none of them.
+speaks on the serial line. Both run with a VGA and without disks. The time begins when the
+machine is let run: the start of a process is in none of them.
 """
 
 import argparse

@@ -3,10 +3,21 @@
 from typing import Any
 
 from ringfence.boards import HostEnds, Pc
+from ringfence.bus import NO_MEMORY
 from support.fake_devices import HandClock, Port
 from support.fake_engine import FakeMemory
 
-_ENDS = {"a20", "memory", "memory_map", "signal_msi", "end", "firmware_log", "attach_video"}
+_ENDS = {
+    "a20",
+    "memory_map",
+    "signal_msi",
+    "end",
+    "firmware_log",
+    "attach_video",
+    "media",
+    "pm_timer",
+    "hpet",
+}
 _PAGE = 4096
 
 
@@ -64,6 +75,7 @@ class Bench:
         self.debug = Port()
         self.lines: list[tuple[int, bool]] = []
         self.events: list[Any] = []
+        dma = options.pop("dma", NO_MEMORY)
         ends = {name: options.pop(name) for name in _ENDS & set(options)}
         self.board = Pc(
             HostEnds(
@@ -74,6 +86,7 @@ class Bench:
                 power_off=lambda: self.events.append("power-off"),
                 reset=lambda: self.events.append("reset"),
                 debug_exit=self.events.append,
+                memory=dma,
                 **ends,
             ),
             memory=memory,
