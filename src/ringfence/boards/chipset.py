@@ -91,7 +91,8 @@ class I440Fx:
         high = layout.pci_high(memory)
         return PciRoot(
             router=layout.SOUTH_BRIDGE,
-            routes=PIRQ_ROUTE,
+            routes=tuple(range(PIRQ_ROUTE, PIRQ_ROUTE + 4)),
+            wiring=tuple(tuple((device - 1 + pin) % 4 for pin in range(4)) for device in range(32)),
             interrupts=layout.PCI_CHOICE,
             memory=(
                 (layout.VIDEO, layout.SHADOW - 1),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.boards import pc_layout as layout
 from ringfence.boards.chipset import Chipset, I440Fx
+from ringfence.boards.chipset_q35 import ICH9, Q35, SATA_FUNCTION
 from ringfence.boards.firmware import (
     DEFAULT_ORDER,
     BootEntry,
@@ -137,6 +138,7 @@ class Pc:
         firmware: What the processors start with; without it :meth:`boot` takes a kernel.
         boot_order: Kinds of media to boot from: keys of ``BOOT_CHOICES``.
         boot_menu: Firmware offers a menu of what to boot.
+        q35: The chipset is a Q35 with ICH9, disks hang on SATA.
 
     Raises:
         ConfigError: a device can't be made or plugged in.
@@ -155,6 +157,7 @@ class Pc:
         firmware: FirmwareImage | None = None,
         boot_order: Sequence[str] = (),
         boot_menu: bool = False,
+        q35: bool = False,
     ) -> None:
         self.memory = memory
         self.cpus = cpus
@@ -182,7 +185,7 @@ class Pc:
         self.rom = None
         if firmware is not None:
             self.rom = Rom(ends.memory_map, self.mmio, firmware)
-        self.chipset: Chipset = I440Fx(
+        self.chipset: Chipset = (Q35 if q35 else I440Fx)(
             self.pci_bus,
             isa,
             self.pm,
@@ -207,7 +210,13 @@ class Pc:
         low = self.chipset.low_limit
         below, above = min(memory, low), max(memory - low, 0)
         boot_order = boot_order or DEFAULT_ORDER
-        self.drives = PcDrives(ends.media, isa, ends.memory, ends.clock)
+        self.drives = PcDrives(
+            ends.media,
+            isa,
+            ends.memory,
+            ends.clock,
+            sata=f"{ICH9:x},{SATA_FUNCTION}" if q35 else None,
+        )
         cmos = boot_flags(boot_order) | self.drives.cmos()
         placed = [
             _Placed(f"com{index}", uart, place.port)
@@ -259,11 +268,13 @@ class Pc:
             self.display = stdvga.StdVga(ends.clock, rom=vga_bios, memory_map=ends.memory_map)
             self.pci_bus.add(self.display, layout.DISPLAY, name="stdvga")
             ends.attach_video(self.display.vga.video)
-        self.pci_bus.add(
-            self.drives.ide, layout.SOUTH_BRIDGE, number=layout.IDE_FUNCTION, name="piix3-ide"
-        )
+        if self.drives.ide is not None:
+            self.pci_bus.add(
+                self.drives.ide, layout.SOUTH_BRIDGE, number=layout.IDE_FUNCTION, name="piix3-ide"
+            )
         if self.drives.ahci is not None:
-            self.pci_bus.add(self.drives.ahci, AHCI_SLOT, name="ahci")
+            slot, number = (ICH9, SATA_FUNCTION) if q35 else (AHCI_SLOT, 0)
+            self.pci_bus.add(self.drives.ahci, slot, number=number, name="ahci")
         plug_disks(self.pci_bus, ends)
         for device in devices:
             plug(self.pci_bus, ends, device)

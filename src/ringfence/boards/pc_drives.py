@@ -56,10 +56,11 @@ class PcDrives:
         isa: Gives an end to drive an ISA interrupt by.
         memory: Guest memory.
         clock: The machine's clock.
+        sata: Place of the AHCI controller on a board that has no IDE.
 
     Attributes:
         channels: The IDE channels.
-        ide: Their PCI function.
+        ide: Their PCI function, where there is one.
         ahci: The AHCI controller, if a drive hangs on it.
         dma: The ISA DMA controllers.
         floppy: The floppy controller.
@@ -71,7 +72,13 @@ class PcDrives:
     """
 
     def __init__(
-        self, media: Sequence[MediumEnd], isa: Callable[[int], Line], memory: Dma, clock: Clock
+        self,
+        media: Sequence[MediumEnd],
+        isa: Callable[[int], Line],
+        memory: Dma,
+        clock: Clock,
+        *,
+        sata: str | None = None,
     ) -> None:
         self.drives: dict[str, Drive] = {}
         self.boot_paths: list[tuple[str, str]] = []
@@ -80,13 +87,19 @@ class PcDrives:
         for medium in media:
             if medium.kind == "floppy" or medium.interface not in ("auto", "ide", "ahci"):
                 continue
+            if sata is not None and medium.interface == "ide":
+                raise ConfigError(f"{medium.name}: this board has no IDE; leave out if=ide")
             order = _CDROM_PLACES if medium.kind == "cdrom" else range(_IDE_PLACES)
             free = next((place for place in order if places[place] is None), None)
-            if medium.interface == "ahci" or (medium.interface == "auto" and free is None):
+            if (
+                sata is not None
+                or medium.interface == "ahci"
+                or (medium.interface == "auto" and free is None)
+            ):
                 if len(serial) == AHCI_PORTS:
                     raise ConfigError(f"{medium.name}: all {AHCI_PORTS} AHCI ports are taken")
                 drive = _drive(medium, len(self.drives), serial_link=True)
-                path = f"pci8086,2922@{AHCI_SLOT}/drive@{len(serial)}/disk@0"
+                path = f"pci8086,2922@{sata or AHCI_SLOT}/drive@{len(serial)}/disk@0"
                 self.boot_paths.append((medium.kind, path))
                 self.drives[medium.name] = drive
                 serial.append(drive)
@@ -96,12 +109,15 @@ class PcDrives:
             places[free] = self.drives[medium.name] = _drive(medium, len(self.drives))
             path = f"ide@1,1/drive@{free // 2}/disk@{free % 2}"
             self.boot_paths.append((medium.kind, path))
-        self.channels = (
-            IdeChannel((places[0], places[1]), isa(IDE_IRQS[0])),
-            IdeChannel((places[2], places[3]), isa(IDE_IRQS[1])),
-        )
-        self.ide = PiixIde(self.channels)
-        self.ahci = AhciController(serial) if serial else None
+        self.channels: tuple[IdeChannel, ...] = ()
+        self.ide: PiixIde | None = None
+        if sata is None:
+            channels = (
+                IdeChannel((places[0], places[1]), isa(IDE_IRQS[0])),
+                IdeChannel((places[2], places[3]), isa(IDE_IRQS[1])),
+            )
+            self.channels, self.ide = channels, PiixIde(channels)
+        self.ahci = AhciController(serial) if serial or sata is not None else None
         self.dma = IsaDma(memory)
         self._floppies: dict[str, int] = {}
         floppies: list[FloppyDrive | None] = [None, None]
@@ -118,7 +134,7 @@ class PcDrives:
         """Puts the controllers at their ports; all of them, by name."""
         found: dict[str, Device] = {}
         for index, (channel, (block, control)) in enumerate(
-            zip(self.channels, IDE_PORTS, strict=True)
+            zip(self.channels, IDE_PORTS, strict=False)
         ):
             name = f"ide{index}"
             found[name] = channel

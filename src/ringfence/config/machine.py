@@ -16,7 +16,7 @@ __all__ = ["DisplayName", "EngineName", "MachineConfig", "OnReboot"]
 EngineName = Literal["auto", "bt", "kvm"]
 BootKind = Literal["floppy", "disk", "cdrom", "net"]
 OnReboot = Literal["restart", "stop"]
-BoardName = Literal["pc", "micro"]
+BoardName = Literal["pc", "q35", "micro"]
 DisplayName = Literal["auto", "none", "vga"]
 
 _LEAST_MEMORY, _MOST_MEMORY, _PAGE = 64 * MIB, 1 * TIB, 4 * KIB
@@ -85,7 +85,8 @@ class MachineConfig:
     cdroms: tuple[DiskConfig, ...] = ()
     #: Floppy drives A: and B: and what is in them.
     floppies: tuple[DiskConfig, ...] = ()
-    #: ``pc`` for any system, ``micro`` for kernels that know virtio and need nothing older.
+    #: ``pc`` for any system (an Intel 440FX with PIIX), ``q35`` for those that want PCI Express (a
+    #: Q35 with ICH9), ``micro`` for kernels that know virtio and need nothing older.
     board: BoardName = "pc"
     #: More devices, in order: ``NAME[,option=value...]`` or :class:`DeviceConfig` each.
     devices: tuple[DeviceConfig, ...] = ()

@@ -51,6 +51,9 @@ CATALOG: dict[str, Model] = {
 
 FUNCTIONS: dict[str, Model] = {
     "i440fx": Model("pci.host_bridge", "HostBridge", "Intel 440FX host bridge"),
+    "ich9-lpc": Model("chipset.ich9", "Ich9Lpc", "ICH9 LPC bridge and interrupt router"),
+    "ich9-smbus": Model("chipset.ich9", "Ich9SmBus", "ICH9 SMBus controller"),
+    "q35-mch": Model("chipset.q35_mch", "Mch", "Intel Q35 host bridge"),
     "piix3": Model("chipset.piix3", "Piix3", "PIIX3 ISA bridge and interrupt router"),
     "stdvga": Model("vga.stdvga", "StdVga", "VGA as Bochs and QEMU have it, on PCI"),
     "ahci": Model("ahci.controller", "AhciController", "ICH9 AHCI controller"),

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ringfence.boards import FirmwareImage
 from ringfence.errors import ImageError, ImageNotFound
@@ -67,7 +67,7 @@ class FileStore:
                 part = path.with_name(f".{path.name}.{os.getpid()}")
                 part.write_bytes(template())
                 part.replace(path)
-            self._file = path.open("r+b", buffering=0)
+            self.file = path.open("r+b", buffering=0)
         except OSError as error:
             raise ImageError(
                 f"the UEFI variables {path} can't be opened: {error.strerror}"
@@ -75,24 +75,27 @@ class FileStore:
 
     def load(self) -> bytes:
         """All of them."""
-        return os.pread(self._file.fileno(), _LARGEST, 0)
+        return os.pread(self.file.fileno(), _LARGEST, 0)
 
     def store(self, offset: int, data: bytes) -> None:
         """Writes ``data`` through to the file."""
         try:
-            os.pwrite(self._file.fileno(), data, offset)
+            os.pwrite(self.file.fileno(), data, offset)
         except OSError as error:
             raise ImageError(
                 f"the UEFI variables {self._path} can't be written: {error.strerror}"
             ) from error
 
 
-def find_firmware(name: str, variables: Path | None) -> Callable[[], FirmwareImage]:
+def find_firmware(
+    name: str, variables: Path | None, opened: list[BinaryIO] | None = None
+) -> Callable[[], FirmwareImage]:
     """What reads the firmware ``bios``, ``uefi`` or a file, at each start of the machine.
 
     Args:
         name: Which.
         variables: File for the variables of UEFI.
+        opened: Gets what is open, to be closed when the machine has ended.
 
     Raises:
         ImageNotFound: it is not installed, or there is no such file.
@@ -131,7 +134,12 @@ def find_firmware(name: str, variables: Path | None) -> Callable[[], FirmwareIma
                 )
             return _read(known)
 
-        store = MemoryStore(contents()) if variables is None else FileStore(variables, contents)
+        if variables is None:
+            store = MemoryStore(contents())
+        else:
+            store = file_store = FileStore(variables, contents)
+            if opened is not None:
+                opened.append(file_store.file)
     return lambda: FirmwareImage(_padded(_read(code)), store)
 
 

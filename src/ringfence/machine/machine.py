@@ -462,6 +462,7 @@ class Machine:
             firmware=files.firmware() if files.firmware is not None else None,
             boot_order=config.boot,
             boot_menu=config.boot_menu,
+            q35=config.board == "q35",
             devices=models,
         )
 

@@ -73,7 +73,8 @@ class VM:
         boot: What firmware boots from, in order: ``"cdrom,disk"``.
         boot_menu: Whether firmware shows a menu of what to boot.
         devices: More devices: ``"NAME,option=value"`` each.
-        board: ``pc`` for any system, or ``micro``: virtio and no legacy devices.
+        board: ``pc`` for any system, ``q35`` with PCI Express, or ``micro``: virtio and no legacy
+            devices.
         nets: Network cards, each ``HOST-END[,model=NAME][,mac=ADDRESS]``, like ``"tap:tap0"``.
         networks: Wires by name, whose other end the caller holds (``ringfence.net.cable()``);
             ``nets`` and ``devices`` name them.
@@ -458,7 +459,7 @@ class VM:
         """Reads what the machine boots."""
         config = self.config
         if config.firmware is not None:
-            firmware = find_firmware(config.firmware, config.uefi_vars)
+            firmware = find_firmware(config.firmware, config.uefi_vars, self._opened)
             return BootFiles(firmware=firmware)
         kernel, initrd, words = config.kernel, config.initrd, []
         extra: Callable[[], bytes] | None = None

@@ -19,6 +19,7 @@ from ringfence.devices.floppy.drive import FloppyDrive
 from ringfence.devices.ide.channel import IdeChannel
 from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.pci.host_bridge import HostBridge
+from ringfence.devices.pci.mechanism import Ecam
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.errors import ConfigError, StateError
 from support import disks
@@ -84,6 +85,9 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
 POKES = 3000
 FUNCTION_BUILDERS: dict[str, Callable[[type[Any]], PciDevice]] = {
     "i440fx": lambda model: model(),
+    "ich9-lpc": lambda model: model(lambda irq: Wire(), AcpiPm(Wire(), HandClock(), lambda: None)),
+    "ich9-smbus": lambda model: model(),
+    "q35-mch": lambda model: model(Ecam(PciBus(AddressMap(PortBus(), MmioBus())))),
     "piix3": lambda model: model(lambda irq: Wire()),
     "piix3-ide": lambda model: model((channel(IdeChannel), IdeChannel((None, None), Wire()))),
     "ahci": lambda model: model([AtaDisk(disks.queue()), None, Cdrom(None, sata=True)]),

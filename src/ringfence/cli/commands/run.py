@@ -96,10 +96,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--name", metavar="NAME", help="Name, for ringfence screenshot NAME.")
 @click.option(
     "--board",
-    type=click.Choice(["pc", "micro"]),
+    type=click.Choice(["pc", "q35", "micro"]),
     default="pc",
     show_default=True,
-    help="pc runs any system; micro has virtio only.",
+    help="pc runs any system; q35 has PCI Express; micro has virtio only.",
 )
 @click.option(
     "--net",

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from ringfence.bus import IrqLine
 from ringfence.devices.pci.function import PciDevice, PciIdentity
 
-__all__ = ["PIRQ_ROUTE", "Piix3"]
+__all__ = ["PIRQ_ROUTE", "ROUTABLE", "Piix3"]
 
 #: PIRQ route control registers A to D.
 PIRQ_ROUTE = 0x60
 _ROUTES = 4
 _DISABLED, _IRQ = 0x80, 0x0F
 #: Interrupts that a route can name; the others are reserved.
-_ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
+ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
 
 #: Registers with a value after reset.
 _RESET = (
@@ -71,7 +71,7 @@ class Piix3(PciDevice):
             self.set_default(offset, value, size)
         for offset, mask, size in _WRITABLE:
             self.set_mask(offset, mask, size)
-        self._lines = {irq: line(irq) for irq in _ROUTABLE}
+        self._lines = {irq: line(irq) for irq in ROUTABLE}
         #: How many pins pull each PIRQ line.
         self._pulls = [0] * _ROUTES
 
@@ -102,7 +102,7 @@ class Piix3(PciDevice):
         """The ISA interrupt of PIRQA# (0) to PIRQD# (3), or ``None``."""
         value = self.register(PIRQ_ROUTE + line, 1)
         irq = value & _IRQ
-        return irq if not value & _DISABLED and irq in _ROUTABLE else None
+        return irq if not value & _DISABLED and irq in ROUTABLE else None
 
     def _settle(self) -> None:
         asserted = {self.route(line) for line in range(_ROUTES) if self._pulls[line] > 0}

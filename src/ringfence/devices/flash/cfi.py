@@ -118,8 +118,10 @@ class CfiFlash:
             self._start = offset
             self._buffer = bytearray()
         elif command == CLEAR_STATUS:
-            self._status = STATUS_READY
-            command = READ_STATUS
+            # All of it, "ready" too until the next operation: by the zero OVMF knows a flash from
+            # a ROM. The data sheet keeps the bit.
+            self._status = 0
+            command = READ_ARRAY
         elif command not in (READ_STATUS, READ_ID, READ_CFI):
             command = READ_ARRAY
         self._command = command
@@ -170,6 +172,7 @@ class CfiFlash:
         self._memory.view()[offset : offset + len(data)] = data
         self._memory.written(offset, len(data))
         self._store.store(offset, data)
+        self._status |= STATUS_READY
 
     def _settle(self) -> None:
         array = self._command == READ_ARRAY

@@ -9,7 +9,8 @@ for a guest writes them one by one and each costs an exit. Left out: parity and 
 which no host end produces, and DMA mode.
 
 Input waits in the host end while the guest holds RTS low, so what is typed before a driver opens
-the line is not lost. A guest that never touched the modem control register gets it when it polls.
+the line is not lost. A guest that never touched the modem control register gets it when it polls,
+and one that keeps RTS low, as UEFI firmware does, when it polls on and on without sending.
 """
 
 from collections.abc import Callable
@@ -64,6 +65,11 @@ _FIELDS = {
 }
 
 
+#: Reads of LSR with nothing sent between them, after which a guest polls for input: so it does
+#: until it changes MCR.
+_POLLS = 16
+
+
 class Uart16550:
     """One UART between an interrupt line and the host end of a serial line.
 
@@ -94,6 +100,7 @@ class Uart16550:
         self.flush()
         self._ier = self._fcr = self._lcr = self._mcr = self._errors = 0
         self._mcr_written = False
+        self._polls = 0
         self._msr = self._modem
         self._thre = False
         #: Bytes in the receive FIFO, each with its error bits of LSR shifted left by 8.
@@ -188,6 +195,8 @@ class Uart16550:
     def _write_thr(self, value: int) -> None:
         if self._plain:
             transmitted = self._transmitted
+            if self._polls < _POLLS:
+                self._polls = 0
             if not transmitted:
                 self._clock.call_at(self._clock.now() + FLUSH_DELAY, self.flush)
             transmitted.append(value)
@@ -203,7 +212,8 @@ class Uart16550:
 
     def _read_lsr(self) -> int:
         value = LSR_EMPTY
-        if not self._mcr_written:
+        self._polls += 1
+        if not self._mcr_written or self._polls >= _POLLS:
             self._fill(polled=True)
         if self._received:
             value |= LSR_DATA
@@ -263,6 +273,8 @@ class Uart16550:
         self._update()
 
     def _write_mcr(self, value: int) -> None:
+        if value & MCR_MASK != self._mcr:
+            self._polls = 0
         self._mcr = value & MCR_MASK
         self._mcr_written = True
         self._plain = not (self._lcr & LCR_DLAB or value & MCR_LOOP)
@@ -302,13 +314,17 @@ class Uart16550:
     def _fill(self, *, polled: bool = False) -> None:
         """Takes input while there is room for it and the guest is ready."""
         mcr = self._mcr
-        if mcr & MCR_LOOP or not (mcr & MCR_RTS or (polled and not self._mcr_written)):
+        if mcr & MCR_LOOP or not (mcr & MCR_RTS or (polled and self._waits())):
             return
         room = (_FIFO if self._fcr & FCR_ENABLE else 1) - len(self._received)
         if room > 0:
             data = self._port.read(room)
             self._received += data
             self._more = len(data) >= room
+
+    def _waits(self) -> bool:
+        """Whether a guest that polls with RTS low is after input."""
+        return not self._mcr_written or self._polls >= _POLLS
 
     def _top(self) -> None:
         """Shows the errors of the character at the top of the FIFO in LSR."""

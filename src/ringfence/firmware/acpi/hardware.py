@@ -15,9 +15,12 @@ class SerialLine(NamedTuple):
 class PciRoot(NamedTuple):
     """The PCI bus, its interrupt router and what it hands on."""
 
-    #: Device number of the bridge with the router, and offset of its four route registers.
+    #: Device number of the bridge with the router, and offset of each of its route registers, in
+    #: groups of four that follow each other.
     router: int
-    routes: int
+    routes: tuple[int, ...]
+    #: For each device number, the lines (indices of ``routes``) of its four pins.
+    wiring: tuple[tuple[int, ...], ...]
     #: Interrupts that the router can be told to use.
     interrupts: tuple[int, ...]
     #: First and last address of the memory that the bus decodes.

@@ -29,8 +29,8 @@ from ringfence.firmware.acpi.hardware import PciRoot
 
 __all__ = ["devices"]
 
-_LINKS = "ABCD"
-_DEVICES, _PINS = 32, 4
+_LINKS = "ABCDEFGH"
+_GROUP = 4
 _ADDRESS, _DATA, _MECHANISM = 0xCF8, 0xCFC, 8
 #: Bit 7 of a route register switches the route off.
 _OFF = 0x80
@@ -58,19 +58,22 @@ def devices(root: PciRoot) -> list[bytes]:
             [
                 integer(number << 16 | 0xFFFF),
                 integer(pin),
-                path(f"\\_SB.LNK{_LINKS[(number - 1 + pin) % _PINS]}"),
+                path(f"\\_SB.LNK{_LINKS[line]}"),
                 integer(0),
             ]
         )
-        for number in range(_DEVICES)
-        for pin in range(_PINS)
+        for number, lines in enumerate(root.wiring)
+        for pin, line in enumerate(lines)
     ]
-    units = [f"PRQ{link}" for link in _LINKS]
+    registers: list[bytes] = []
+    for first in range(0, len(root.routes), _GROUP):
+        region = f"PIR{_LINKS[first]}"
+        units = [f"PRQ{link}" for link in _LINKS[first : first + _GROUP]]
+        registers += [pci_config(region, root.routes[first], _GROUP), field(region, *units)]
     bridge = device(
         "ISA",
         name("_ADR", integer(root.router << 16)),
-        pci_config("PIRQ", root.routes, 4),
-        field("PIRQ", *units),
+        *registers,
     )
     found = [
         device(
@@ -92,7 +95,7 @@ def devices(root: PciRoot) -> list[bytes]:
                 name("_CRS", resources(memory32(root.ecam, 256 << 20))),
             )
         )
-    found += [_link(index, root) for index in range(_PINS)]
+    found += [_link(index, root) for index in range(len(root.routes))]
     return found
 
 

@@ -56,7 +56,9 @@ def test_erasing_a_sector() -> None:
     bench.command(0, 0x20, 0x55)
     assert bench.chip.read(0, 1) == 0xB0, "not confirmed: an error in the sequence"
     bench.command(0, 0x50)
-    assert bench.chip.read(0, 1) == 0x80
+    assert bench.chip.read(0, 1) == 0xFF, "the array"
+    bench.command(0, 0x70)
+    assert bench.chip.read(0, 1) == 0, "cleared, as firmware probes for it"
 
 
 def test_buffered_writes() -> None:

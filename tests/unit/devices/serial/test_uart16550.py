@@ -274,6 +274,27 @@ def test_input_of_a_guest_that_only_polls(fresh: Bench) -> None:
     assert seen == b"polled"
 
 
+def test_input_of_a_guest_that_keeps_rts_low(bench: Bench) -> None:
+    """Firmware polls for keys in a loop; a kernel that prints reads LSR once for each byte."""
+    bench.put(MCR, 0)
+    bench.type(b"keys")
+    for _ in range(100):
+        assert not bench.get(LSR) & 1
+        bench.put(THR, 0x41)
+    seen = bytearray()
+    for _ in range(200):
+        if bench.get(LSR) & 1:
+            seen.append(bench.get(RBR))
+    assert seen == b"keys"
+    bench.put(THR, 0x41)
+    bench.type(b"more")
+    assert bench.get(LSR) & 1, "known by now"
+    bench.put(MCR, OUT2)
+    bench.get(RBR)
+    bench.type(b"later")
+    assert not bench.get(LSR) & 1
+
+
 def test_state_and_restore(bench: Bench) -> None:
     bench.put(FCR, 0x81)
     bench.put(IER, 0x05)

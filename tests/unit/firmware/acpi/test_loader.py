@@ -9,7 +9,8 @@ from ringfence.firmware.acpi import AcpiHardware, PciRoot, build, loader
 
 ROOT = PciRoot(
     router=1,
-    routes=0x60,
+    routes=(0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6A, 0x6B),
+    wiring=tuple(((n % 4), (n + 1) % 4, 6, 7) for n in range(32)),
     interrupts=(5, 10, 11),
     memory=((0xA0000, 0xBFFFF), (0xC0000000, 0xFEBFFFFF), (1 << 36, (1 << 37) - 1)),
     io=((0, 0xCF7), (0xD00, 0xFFFF)),
