@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import boot, compute, disk, firmware, platforms, profile, start
+from bench import boot, compute, disk, firmware, paravirt, platforms, profile, start
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
         prog="python -m bench", description=__import__("bench").__doc__
     )
     commands = parser.add_subparsers(
-        required=True, metavar="start|boot|firmware|disk|compute|profile"
+        required=True, metavar="start|boot|firmware|disk|compute|paravirt|profile"
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--image", default="debian", help="image to boot (debian)")
@@ -43,6 +43,11 @@ def main() -> int:
         "--seconds", type=float, default=0.3, help="least time of a measurement (0.3)"
     )
     computing.set_defaults(command=compute.main)
+    knowing = commands.add_parser("paravirt", parents=[common], help=paravirt.__doc__)
+    knowing.add_argument("cases", nargs="*", default=["getpid", "page-fault"], help="workloads")
+    knowing.add_argument("--size", type=int, default=128, help="MiB of disk (128)")
+    knowing.add_argument("--seconds", type=float, default=0.3, help="of each workload (0.3)")
+    knowing.set_defaults(command=paravirt.main)
     profiling = commands.add_parser("profile", parents=[common], help=profile.__doc__)
     profiling.add_argument("cases", nargs="*", help="boot, and workloads (all)")
     profiling.add_argument(

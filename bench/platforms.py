@@ -149,13 +149,23 @@ class Ringfence:
         memory: str = "512M",
         engine: str = "auto",
         disks: Sequence[str] = (),
+        cpu: str = "host",
+        board: str = "pc",
         **_: Any,
     ) -> None:
         try:
             from ringfence import VM, _core  # noqa: F401
         except ImportError as error:
             raise UnavailableError(f"Ringfence is not built: {error}") from error
-        self._vm = VM(image.name, initrd=initrd, memory=memory, engine=engine, disks=disks)
+        self._vm = VM(
+            image.name,
+            initrd=initrd,
+            memory=memory,
+            engine=engine,
+            disks=disks,
+            cpu=cpu,
+            board=board,
+        )
 
     def __enter__(self) -> Self:
         self._vm.__enter__()

@@ -8,6 +8,7 @@ from typing import Any
 from ringfence.bus import PacketPort
 from ringfence.chars import Stream
 from ringfence.errors import ConfigError
+from ringfence.folders import FolderServer, Tree
 from ringfence.net import NetSpec
 
 __all__ = ["HostEndTable"]
@@ -71,6 +72,7 @@ class HostEndTable:
         self._opened: dict[str, PacketPort] = {}
         self._used: dict[str, _LockedPort] = {}
         self._streams: dict[str, Stream] = {}
+        self._folders: list[FolderServer] = []
 
     def end(self, kind: str, name: str) -> Any:
         """The host end ``name`` of a kind.
@@ -83,6 +85,10 @@ class HostEndTable:
             return os.urandom
         if kind == "char":
             return _LockedChars(self.stream(name), self._lock)
+        if kind in ("folder", "folder-readonly"):
+            server = FolderServer(Tree(name, readonly=kind == "folder-readonly"))
+            self._folders.append(server)
+            return server
         if kind != "net":
             raise ConfigError(f"there is no {kind} named {name!r}")
         if name == "none":
@@ -104,6 +110,8 @@ class HostEndTable:
         for port in self._used.values():
             port.disconnect()
         self._used.clear()
+        while self._folders:
+            self._folders.pop().close()
 
     def close(self) -> None:
         """Closes what was opened here."""

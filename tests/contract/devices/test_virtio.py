@@ -14,6 +14,7 @@ from ringfence.devices.virtio.console import Console
 from ringfence.devices.virtio.device import DRIVER_OK, FEATURES_OK, VirtioDevice
 from ringfence.devices.virtio.net import Net
 from ringfence.devices.virtio.rng import Rng
+from ringfence.devices.virtio.share import Share
 from support.fake_devices import Port, Wires
 from support.virtio_driver import DATA, EVENT_IDX, INDIRECT, PACKED, VERSION_1, Driver
 
@@ -62,6 +63,16 @@ class Disk:
         self.bytes[offset : offset + length] = bytes(length)
 
 
+class Folder:
+    """The host end of a shared folder: it says what it heard."""
+
+    def answer(self, request: bytes) -> bytes:
+        return b"heard " + request
+
+    def reset(self) -> None:
+        pass
+
+
 MAC = bytes.fromhex("525400123456")
 BUILDERS: dict[str, Callable[[bool], VirtioDevice]] = {
     "block": lambda packed: Block(BlockQueue(Disk()), serial="s1", queues=2, packed=packed),
@@ -70,6 +81,7 @@ BUILDERS: dict[str, Callable[[bool], VirtioDevice]] = {
         [Port(waiting=bytearray(b"typed" * 9)), Port()], ["", "x"], packed=packed
     ),
     "rng": lambda packed: Rng(lambda size: b"\x5a" * size, packed=packed),
+    "share": lambda packed: Share(Folder(), "tag", packed=packed),
     "balloon": lambda packed: Balloon(packed=packed),
 }
 
@@ -453,3 +465,10 @@ def test_balloon_statistics(packed: bool) -> None:
     assert balloon.request_statistics(lambda values: None)
     assert len(driver.rings[2].collect()) == 1
     assert not balloon.request_statistics(lambda values: None)
+
+
+def test_share(packed: bool) -> None:
+    driver = Driver(Share(Folder(), "tag", packed=packed), packed=packed).start(1)
+    assert driver.config(0, 2) == 3
+    assert driver.config(2, 2) == int.from_bytes(b"ta", "little")
+    assert driver.send(0, [b"req", b"uest"], [8, 20]) == (13, b"heard request".ljust(28, b"\0"))

@@ -10,10 +10,11 @@ from ringfence.devices.virtio.device import VirtioDevice
 from ringfence.devices.virtio.net import Net
 from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.devices.virtio.rng import Rng
+from ringfence.devices.virtio.share import Share
 
 Options = Mapping[str, Callable[[str], Any]]
 
-__all__ = ["BalloonPci", "BlockPci", "ConsolePci", "NetPci", "RngPci"]
+__all__ = ["BalloonPci", "BlockPci", "ConsolePci", "NetPci", "RngPci", "SharePci"]
 
 
 class BlockPci(VirtioPci):
@@ -49,3 +50,10 @@ class BalloonPci(VirtioPci):
 
     MODEL: ClassVar[type[VirtioDevice]] = Balloon
     OPTIONS: ClassVar[Options] = Balloon.options()
+
+
+class SharePci(VirtioPci):
+    """A shared folder."""
+
+    MODEL: ClassVar[type[VirtioDevice]] = Share
+    OPTIONS: ClassVar[Options] = Share.options()
