@@ -54,6 +54,7 @@ from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct, reset, smbios
 from ringfence.firmware.boot import BootPlan
+from ringfence.firmware.framebuffer import Framebuffer, wanted_mode
 from ringfence.firmware.e820 import RAM
 from ringfence.units import GIB
 
@@ -369,9 +370,18 @@ class Pc:
             command_line=command_line,
             initrd=initrd,
             rsdp=layout.BIOS,
+            framebuffer=self._framebuffer(command_line),
         )
         plan.writes.append((layout.BIOS, acpi.build(self._acpi_hardware(), layout.BIOS)))
         return plan
+
+    def _framebuffer(self, command_line: str) -> Framebuffer | None:
+        """Sets the mode that a directly booted kernel begins with."""
+        if self.display is None:
+            return None
+        mode = wanted_mode(command_line)
+        address, pitch = self.display.set_mode(mode.width, mode.height, mode.depth)
+        return Framebuffer(mode, address, pitch)
 
     def power_on(self) -> BootPlan:
         """The state of the first processor with firmware, which finds its way from there."""

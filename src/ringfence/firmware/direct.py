@@ -6,6 +6,7 @@ from ringfence.errors import KernelError
 from ringfence.firmware import elf, linux, pvh
 from ringfence.firmware.boot import BootPlan
 from ringfence.firmware.e820 import MemoryRange
+from ringfence.firmware.framebuffer import Framebuffer
 
 __all__ = ["plan"]
 
@@ -17,6 +18,7 @@ def plan(
     command_line: str = "",
     initrd: bytes | memoryview | None = None,
     rsdp: int = 0,
+    framebuffer: Framebuffer | None = None,
 ) -> BootPlan:
     """How to boot ``kernel``: a bzImage, or an ELF file with a PVH entry.
 
@@ -28,7 +30,12 @@ def plan(
         )
     if linux.is_bzimage(kernel):
         return linux.plan(
-            linux.parse(kernel), ranges=ranges, command_line=command_line, initrd=initrd, rsdp=rsdp
+            linux.parse(kernel),
+            ranges=ranges,
+            command_line=command_line,
+            initrd=initrd,
+            rsdp=rsdp,
+            framebuffer=framebuffer,
         )
     raise KernelError(
         f"not a kernel that can be booted: {len(kernel)} bytes with neither the mark of a bzImage "

@@ -20,6 +20,7 @@ from ringfence.firmware.boot import (
     protected_mode,
 )
 from ringfence.firmware.e820 import MemoryRange, free_below, holds
+from ringfence.firmware.framebuffer import Framebuffer, put_screen_info
 
 __all__ = ["LinuxKernel", "is_bzimage", "parse", "plan"]
 
@@ -149,6 +150,7 @@ def plan(
     command_line: str = "",
     initrd: bytes | memoryview | None = None,
     rsdp: int = 0,
+    framebuffer: Framebuffer | None = None,
 ) -> BootPlan:
     """Places a kernel and what belongs to it, and says how to enter it.
 
@@ -158,6 +160,7 @@ def plan(
         command_line: The kernel's parameters.
         initrd: The initial RAM disk.
         rsdp: Address of the ACPI root pointer, or 0.
+        framebuffer: What the display shows, for the kernel's console.
 
     Raises:
         KernelError: the kernel or its command line does not fit.
@@ -166,6 +169,8 @@ def plan(
     load = _load_address(kernel, ranges)
     parameters = command_line_bytes(command_line, kernel.command_line_size)
     zero_page = _zero_page(kernel, ranges, load, rsdp)
+    if framebuffer is not None:
+        put_screen_info(zero_page, framebuffer)
     writes: list[tuple[int, bytes | memoryview]] = [
         (load, kernel.image[kernel.setup_size : kernel.setup_size + kernel.size]),
         (COMMAND_LINE, parameters),

@@ -33,6 +33,10 @@ class Attributes:
         """Whether the palette is the picture's; otherwise that is black."""
         return bool(self.index & _SOURCE)
 
+    def show(self) -> None:
+        """Gives the palette to the picture."""
+        self.index = _SOURCE
+
     def read(self) -> int:
         """The register that the index selects."""
         index = self.index & 0x1F

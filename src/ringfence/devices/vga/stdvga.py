@@ -113,6 +113,11 @@ class StdVga(PciDevice):
         """The command register is another."""
         self._decode()
 
+    def set_mode(self, width: int, height: int, depth: int) -> tuple[int, int]:
+        """Shows a linear framebuffer, as a BIOS does; gives its address and its pitch in bytes."""
+        self.vga.set_linear_mode(width, height, depth)
+        return self.bars[0].window.address or 0, self.vga.dispi.pitch
+
     # The surface.
 
     def stamp(self) -> object:

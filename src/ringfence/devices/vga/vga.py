@@ -195,6 +195,21 @@ class Vga:
         self.dispi_write(value)
         self.dispi.index = selected
 
+    def set_linear_mode(self, width: int, height: int, depth: int) -> None:
+        """Shows a linear framebuffer, with grey levels for eight bits per pixel."""
+        for index, value in (
+            (dispi.ENABLE, 0),
+            (dispi.X_RESOLUTION, width),
+            (dispi.Y_RESOLUTION, height),
+            (dispi.DEPTH, depth),
+            (dispi.ENABLE, dispi.ENABLED | dispi.LINEAR),
+        ):
+            self.set_dispi_register(index, value)
+        self.dac.values[:] = bytes(level >> 2 for level in range(256) for _ in range(3))
+        self.misc |= _MISC_COLOR
+        self.attributes.show()
+        self._registers_changed()
+
     # Private.
 
     def _crtc(self) -> int:
