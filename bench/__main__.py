@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import boot, compute, disk, firmware, paravirt, platforms, profile, start
+from bench import boot, compute, disk, firmware, paravirt, platforms, profile, screen, start
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
         prog="python -m bench", description=__import__("bench").__doc__
     )
     commands = parser.add_subparsers(
-        required=True, metavar="start|boot|firmware|disk|compute|paravirt|profile"
+        required=True, metavar="start|boot|firmware|disk|compute|paravirt|profile|screen"
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--image", default="debian", help="image to boot (debian)")
@@ -58,6 +58,9 @@ def main() -> int:
         "--blocks", type=int, default=0, help="list this many of the hottest blocks (0)"
     )
     profiling.set_defaults(command=profile.main)
+    drawing = commands.add_parser("screen", parents=[common], help=screen.__doc__)
+    drawing.add_argument("--seconds", type=float, default=3.0, help="length of a measurement (3.0)")
+    drawing.set_defaults(command=screen.main)
     options = parser.parse_args()
     try:
         platforms.check_names(options.platforms)

@@ -396,6 +396,15 @@ class Video:
     @property
     def memory(self) -> Memory:
         """The memory itself, to be mapped."""
+    @property
+    def text_memory(self) -> Memory:
+        """What is to be mapped at the window of a text mode."""
+    def direct_text(self) -> int | None:
+        """Where the window shows a text mode that can be mapped."""
+    def enter_text(self) -> None:
+        """Fills the text memory from the planes: it is the newer one from now on."""
+    def sync_text(self, *, leave: bool = False) -> None:
+        """Brings the planes up to date with the text memory, and ends its reign or not."""
     def reset(self) -> None:
         """Registers, latches and timing as after power-on."""
     def set_decode(self, ports: bool, window: bool) -> None:

@@ -7,7 +7,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ringfence_chips::vga::{
-    Frame, Kind, LARGEST, PixelFormat, Plan, Rect, Source, Text, Timing, Vga,
+    Frame, Kind, LARGEST, PixelFormat, Plan, Rect, Source, TEXT_SIZE, Text, Timing, Vga,
 };
 use ringfence_engine::Clock;
 
@@ -32,7 +32,8 @@ impl Video {
         }
         detached(py, || {
             let memory = ringfence_memory::Memory::new(size as u64)?;
-            let vga = Arc::new(Vga::new(memory, Arc::new(Clock::new())));
+            let text = ringfence_memory::Memory::new(TEXT_SIZE)?;
+            let vga = Arc::new(Vga::new(memory, text, Arc::new(Clock::new())));
             Ok(Self { vga })
         })
     }
@@ -47,6 +48,28 @@ impl Video {
     #[getter]
     fn memory(&self) -> Memory {
         Memory::of(Arc::clone(self.vga.memory()))
+    }
+
+    /// What is to be mapped at the window of a text mode.
+    #[getter]
+    fn text_memory(&self) -> Memory {
+        Memory::of(Arc::clone(self.vga.text()))
+    }
+
+    /// Where the window shows a text mode that can be mapped.
+    fn direct_text(&self) -> Option<u64> {
+        self.vga.direct_text()
+    }
+
+    /// Fills the text memory from the planes: it is the newer one from now on.
+    fn enter_text(&self) {
+        self.vga.enter_text();
+    }
+
+    /// Brings the planes up to date with the text memory, and ends its reign or not.
+    #[pyo3(signature = (*, leave = false))]
+    fn sync_text(&self, leave: bool) {
+        self.vga.sync_text(leave);
     }
 
     /// Registers, latches and timing as after power-on.

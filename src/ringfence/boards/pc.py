@@ -55,6 +55,7 @@ from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct, reset, smbios
 from ringfence.firmware.boot import BootPlan
 from ringfence.firmware.framebuffer import Framebuffer, wanted_mode
+from ringfence.firmware.linux import is_bzimage
 from ringfence.firmware.e820 import RAM
 from ringfence.units import GIB
 
@@ -370,7 +371,7 @@ class Pc:
             command_line=command_line,
             initrd=initrd,
             rsdp=layout.BIOS,
-            framebuffer=self._framebuffer(command_line),
+            framebuffer=self._framebuffer(command_line) if is_bzimage(kernel) else None,
         )
         plan.writes.append((layout.BIOS, acpi.build(self._acpi_hardware(), layout.BIOS)))
         return plan

@@ -36,6 +36,9 @@ pub const WINDOW: u64 = 0xa0000;
 /// Size of the memory window.
 pub const WINDOW_SIZE: u64 = 0x20000;
 
+/// Size of the window of text modes.
+pub const TEXT_SIZE: u64 = 0x8000;
+
 /// Sequencer and graphics controller: index, then data.
 const SEQUENCER: u16 = 0x3c4;
 const GRAPHICS: u16 = 0x3ce;
@@ -49,6 +52,10 @@ const MISC_COLOR: u8 = 1 << 0;
 #[derive(Debug)]
 pub struct Vga {
     memory: Arc<Memory>,
+    /// What the guest sees of a text mode while that is mapped: planes 0 and 1 side by side.
+    text: Arc<Memory>,
+    /// The lowest bit of their indices while it is; what is there is newer than the planes.
+    text_low: Mutex<Option<usize>>,
     registers: Mutex<Registers>,
     timing: Mutex<Timing>,
     clock: Mutex<Arc<Clock>>,
@@ -61,15 +68,18 @@ pub struct Vga {
 }
 
 impl Vga {
-    /// A VGA on `memory`, whose size is a power of two from 256 KiB on.
+    /// A VGA on `memory`, whose size is a power of two from 256 KiB on, with `text` of
+    /// [`TEXT_SIZE`].
     ///
     /// # Panics
-    /// For another size.
-    pub fn new(memory: Arc<Memory>, clock: Arc<Clock>) -> Self {
+    /// For other sizes.
+    pub fn new(memory: Arc<Memory>, text: Arc<Memory>, clock: Arc<Clock>) -> Self {
         let size = memory.bytes().size();
-        assert!(size.is_power_of_two() && size >= 0x40000);
+        assert!(size.is_power_of_two() && size >= 0x40000 && text.size() == TEXT_SIZE);
         Self {
             memory,
+            text,
+            text_low: Mutex::default(),
             registers: Mutex::default(),
             timing: Mutex::default(),
             clock: Mutex::new(clock),
@@ -87,6 +97,52 @@ impl Vga {
     /// Its bytes.
     pub fn bytes(&self) -> &Mapping {
         self.memory.bytes()
+    }
+
+    /// The memory to be mapped at the window of a text mode.
+    pub fn text(&self) -> &Arc<Memory> {
+        &self.text
+    }
+
+    /// Where the window shows a text mode that can be mapped.
+    pub fn direct_text(&self) -> Option<u64> {
+        if !self.decodes_window() {
+            return None;
+        }
+        lock(&self.registers).text().map(|(address, _)| address)
+    }
+
+    /// Fills the text memory from the planes: it is the newer one from now on.
+    pub fn enter_text(&self) {
+        let Some((_, low)) = lock(&self.registers).text() else {
+            return;
+        };
+        let mut active = lock(&self.text_low);
+        *active = Some(low);
+        for index in (0..TEXT_SIZE as usize).step_by(2) {
+            let planes = self.bytes().dword((index | low) * 4);
+            self.text.bytes().set_byte(index, planes as u8);
+            self.text.bytes().set_byte(index + 1, (planes >> 8) as u8);
+        }
+    }
+
+    /// Brings the planes up to date with the text memory, and ends its reign or not.
+    pub fn sync_text(&self, leave: bool) {
+        let mut active = lock(&self.text_low);
+        let Some(low) = *active else {
+            return;
+        };
+        if leave {
+            *active = None;
+        }
+        let mut text = vec![0; TEXT_SIZE as usize];
+        self.text.bytes().copy_to(0, &mut text);
+        for (index, cell) in text.chunks_exact(2).enumerate() {
+            let offset = (2 * index | low) * 4;
+            let planes = self.bytes().dword(offset) & 0xffff_0000;
+            let cell = u32::from(u16::from_le_bytes([cell[0], cell[1]]));
+            self.bytes().set_dword(offset, planes | cell);
+        }
     }
 
     /// Counts by this clock from now on.
@@ -115,6 +171,7 @@ impl Vga {
         *lock(&self.registers) = Registers::default();
         *lock(&self.timing) = Timing::default();
         self.flip_flop_reset.store(false, Ordering::Relaxed);
+        self.sync_text(true);
     }
 
     /// Reads a port for the engine: `None` when it is none of those kept here.

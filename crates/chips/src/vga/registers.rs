@@ -125,6 +125,24 @@ impl Registers {
         }
     }
 
+    /// Whether the window is that of a text mode, where characters and attributes lie side by
+    /// side: its address, and the lowest bit of the indices.
+    pub fn text(&self) -> Option<(u64, usize)> {
+        let (start, size) = self.window();
+        let plain = self.bank.is_none()
+            && self.misc & MISC_MEMORY != 0
+            && size == super::TEXT_SIZE
+            && self.sequencer[MEMORY_MODE] & (EXTENDED | NO_ODD_EVEN | CHAIN_4) == EXTENDED
+            && self.sequencer[MAP_MASK] == 0x03
+            && self.graphics[MISCELLANEOUS] & CHAIN_ODD_EVEN != 0
+            && self.graphics[ENABLE_SET_RESET] == 0
+            && self.graphics[DATA_ROTATE] == 0
+            && self.graphics[READ_MAP] & 2 == 0
+            && self.graphics[MODE] & 0x1b == HOST_ODD_EVEN
+            && self.graphics[BIT_MASK] == 0xff;
+        plain.then(|| (start, usize::from(self.misc & MISC_PAGE == 0)))
+    }
+
     /// See [`Vga::direct`](super::Vga::direct).
     pub fn direct(&self, memory: usize) -> Option<(u64, u64, usize)> {
         if self.misc & MISC_MEMORY == 0 {

@@ -7,7 +7,7 @@ expansion ROM holds the VGA BIOS. The VGA's own ports and memory window are deco
 command register lets the function decode at all.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from ringfence.bus import MemoryMap, Region, State, Window
 from ringfence.bus.contracts import Clock
@@ -29,6 +29,7 @@ _PORTS = ((0x3B4, 2), (0x3BA, 1), (0x3C0, 16), (0x3D4, 2), (0x3DA, 1))
 _EDID, _VGA_PORTS, _DISPI, _EXTENSION = 0x000, 0x400, 0x500, 0x600
 _LITTLE_ENDIAN = 0x1E1E1E1E
 _MEMORY = 16 << 20
+_TEXT_SIZE = 0x8000
 
 
 class StdVga(PciDevice):
@@ -53,8 +54,8 @@ class StdVga(PciDevice):
         super().__init__(PciIdentity(0x1234, 0x1111, 0x030000, 2, 0x1AF4, 0x1100))
         self.vga = Vga(clock, memory)
         self._map = memory_map
-        #: What is mapped at the window now: address, size and offset.
-        self._shown: tuple[int, int, int] | None = None
+        #: What is mapped at the window now.
+        self._shown: _Shown | None = None
         self.add_bar(
             0,
             _Framebuffer(self.vga),
@@ -149,18 +150,40 @@ class StdVga(PciDevice):
         """Maps memory where the window is plain memory now, so that no access leaves the guest."""
         if self._map is None:
             return
-        wanted = self.vga.video.direct()
+        video = self.vga.video
+        wanted: _Shown | None = None
+        if (text := video.direct_text()) is not None:
+            wanted = _Shown(text, _TEXT_SIZE, 0, True)
+        elif (direct := video.direct()) is not None:
+            wanted = _Shown(*direct, False)
         if wanted == self._shown:
             return
         # From here on every change of a register comes to Python: the map may have to follow.
-        self.vga.video.set_watched(wanted is not None)
-        if self._shown is not None:
-            address, size, _ = self._shown
-            self._map.unmap(address, size)
-        self._shown = wanted
-        if wanted is not None:
-            address, size, offset = wanted
-            self._map.map(address, self.vga.video.memory, offset=offset, size=size, log_dirty=True)
+        video.set_watched(wanted is not None)
+        shown, self._shown = self._shown, wanted
+        if shown is not None:
+            self._map.unmap(shown.address, shown.size)
+            if shown.text:
+                video.sync_text(leave=True)
+        if wanted is None:
+            return
+        memory = video.memory
+        if wanted.text:
+            video.enter_text()
+            memory = video.text_memory
+        self._map.map(
+            wanted.address, memory, offset=wanted.offset, size=wanted.size, log_dirty=True
+        )
+
+
+class _Shown(NamedTuple):
+    """What is mapped at the window."""
+
+    address: int
+    size: int
+    offset: int
+    #: The text memory, not the video memory.
+    text: bool
 
 
 class _Ports:

@@ -138,6 +138,7 @@ class Vga:
 
     def state(self) -> State:
         """Registers and memory."""
+        self.video.sync_text()
         return save_fields(_Saved.of(self), _VERSION, _Saved.bounds(self.video.size))
 
     def restore(self, state: State) -> None:
@@ -154,7 +155,8 @@ class Vga:
     def stamp(self) -> object:
         """Changes when the picture may have."""
         # What is mapped is written to without anybody being told.
-        if any(self.video.memory.dirty_pages()):
+        video = self.video
+        if any(video.text_memory.dirty_pages()) or any(video.memory.dirty_pages()):
             self._changes += 1
         blink = self._blink() if picture.shows_text(self) else (True, True)
         return self._changes, self.video.writes, blink
@@ -162,10 +164,12 @@ class Vga:
     def plan(self, *, steady: bool = False) -> tuple[Any, Any]:
         """How the picture is drawn as it is now."""
         blink = (True, True) if steady else self._blink()
+        self.video.sync_text()
         return self.video, picture.plan(self, *blink)
 
     def text(self) -> TextPage | None:
         """The characters, if a text mode is shown."""
+        self.video.sync_text()
         return picture.text_page(self)
 
     # The display interface.
