@@ -293,6 +293,8 @@ impl PlanItems {
 }
 
 type Part = (u32, u32, u32, u32);
+/// First line before, first line after, how many.
+type Move = (u32, u32, u32);
 /// Bytes of a pixel, highest first or not, largest values and shifts of red, green and blue.
 type Format = (usize, bool, [u32; 3], [u32; 3]);
 
@@ -390,7 +392,7 @@ impl Picture {
         py: Python<'_>,
         source: &Bound<'_, PyAny>,
         plan: &Bound<'_, PyAny>,
-    ) -> PyResult<(Option<(u32, u32, u32)>, Vec<Part>)> {
+    ) -> PyResult<(Option<Move>, Vec<Part>)> {
         let plan = plan.extract::<PlanItems>()?.plan()?;
         let source = Pixels::of(py, source)?;
         detached(py, || {

@@ -54,9 +54,9 @@ from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct, reset, smbios
 from ringfence.firmware.boot import BootPlan
+from ringfence.firmware.e820 import RAM
 from ringfence.firmware.framebuffer import Framebuffer, wanted_mode
 from ringfence.firmware.linux import is_bzimage
-from ringfence.firmware.e820 import RAM
 from ringfence.units import GIB
 
 if TYPE_CHECKING:

@@ -138,7 +138,7 @@ impl Vga {
         let mut text = vec![0; TEXT_SIZE as usize];
         self.text.bytes().copy_to(0, &mut text);
         for (index, cell) in text.chunks_exact(2).enumerate() {
-            let offset = (2 * index | low) * 4;
+            let offset = ((2 * index) | low) * 4;
             let planes = self.bytes().dword(offset) & 0xffff_0000;
             let cell = u32::from(u16::from_le_bytes([cell[0], cell[1]]));
             self.bytes().set_dword(offset, planes | cell);

@@ -298,8 +298,10 @@ class Session:
             elif inside == part:
                 return rectangle(part, Encoding.RAW) + canvas.packed(part, pixels)
             else:
-                # The picture has become smaller, which the viewer is told next.
-                return rectangle(part, Encoding.RAW) + bytes(width * height * pixels[0])
+                # The viewer's screen is larger, and it can't be told, or is told next.
+                inner = b"" if inside is None else canvas.packed(inside, pixels)
+                filled = _pad(inner, inside or (0, 0, 0, 0), (width, height), pixels[0])
+                return rectangle(part, Encoding.RAW) + filled
         data = self._deflate.compress(tiles) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         return rectangle(part, Encoding.ZRLE) + struct.pack(">I", len(data)) + data
 
@@ -334,3 +336,11 @@ class Session:
                 self._leds = leds
                 found.append(rectangle((0, 0, 1, 1), Encoding.LEDS) + bytes([leds]))
         return found
+
+
+def _pad(inner: bytes, part: Part, size: tuple[int, int], each: int) -> bytes:
+    """Pixels of ``each`` bytes with black to the right and below, up to a size."""
+    width, height = size
+    row, right = part[2] * each, bytes((width - part[2]) * each)
+    rows = (inner[at * row : (at + 1) * row] + right for at in range(part[3]))
+    return b"".join(rows) + bytes((height - part[3]) * width * each)
