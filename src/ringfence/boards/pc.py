@@ -243,7 +243,9 @@ class Pc:
             self.fw_cfg = FwCfg(ends.memory)
             placed.append(_Placed("fw-cfg", self.fw_cfg, layout.FW_CFG))
             if ends.firmware_log is not None:
-                self.firmware_log = DebugConsole(ends.firmware_log, ends.clock)
+                self.firmware_log = DebugConsole(
+                    ends.firmware_log, ends.clock, layout.FIRMWARE_LOG_DELAY
+                )
                 placed.append(_Placed("firmware-log", self.firmware_log, layout.FIRMWARE_LOG))
         if self.i8042 is not None:
             placed.append(_Placed("i8042", self.i8042, layout.I8042, ((0, 1), (4, 1))))

@@ -41,6 +41,8 @@ SYSTEM_CONTROL = 0x92
 SMI_COMMAND = 0xB2
 #: Where SeaBIOS and OVMF say what they do.
 FIRMWARE_LOG = 0x402
+#: They say much, byte by byte, at a time when seconds count: nanoseconds to gather it for.
+FIRMWARE_LOG_DELAY = 5_000_000
 FW_CFG = 0x510
 DEBUG_CONSOLE = 0xE9
 DEBUG_EXIT = 0xF4

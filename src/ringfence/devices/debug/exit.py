@@ -47,13 +47,20 @@ class DebugExit:
 
 
 class DebugConsole:
-    """Port E9h: prints what is written."""
+    """Port E9h: prints what is written.
+
+    Args:
+        port: Host end.
+        clock: The machine's clock.
+        delay: For how long output is gathered at most, in nanoseconds.
+    """
 
     WIDTHS: ClassVar[frozenset[int]] = frozenset({1})
     LENGTH: ClassVar[int] = 1
     SIGNATURE: ClassVar[int] = 0xE9
 
-    def __init__(self, port: CharPort, clock: Clock) -> None:
+    def __init__(self, port: CharPort, clock: Clock, delay: int = _FLUSH_DELAY) -> None:
+        self._delay = delay
         self._port = port
         self._clock = clock
         self._written = bytearray()
@@ -69,7 +76,7 @@ class DebugConsole:
     def write(self, offset: int, size: int, value: int) -> None:
         """Prints a byte, together with those that follow within a millisecond."""
         if not self._written:
-            self._clock.call_at(self._clock.now() + _FLUSH_DELAY, self.flush)
+            self._clock.call_at(self._clock.now() + self._delay, self.flush)
         self._written.append(value & 0xFF)
         if len(self._written) >= 4096:
             self.flush()

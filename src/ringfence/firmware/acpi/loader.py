@@ -4,6 +4,7 @@ Source: QEMU, hw/acpi/bios-linker-loader.c (the format), which SeaBIOS and OVMF 
 a file, add the address of one file to a pointer within another, compute a checksum.
 """
 
+from functools import lru_cache
 from struct import pack
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class Loader(NamedTuple):
     commands: bytes
 
 
+@lru_cache(maxsize=4)
 def loader(hardware: AcpiHardware) -> Loader:
     """The files for ``hardware``."""
     found = layout(hardware)
