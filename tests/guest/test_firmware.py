@@ -24,6 +24,7 @@ def test_seabios_reaches_its_boot_attempt() -> None:
             "ACPI: parse DSDT",
             "Using pmtimer",
             "PS2 keyboard initialized",
+            "Found 1 lpt ports",
         ):
             assert line in said
         assert "SeaBIOS" in vm.console.tail(), "without a display, the screen is on the serial line"

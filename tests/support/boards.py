@@ -16,6 +16,7 @@ _ENDS = {
     "attach_video",
     "media",
     "pm_timer",
+    "printer",
     "hpet",
 }
 _PAGE = 4096

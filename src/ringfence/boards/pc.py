@@ -43,6 +43,7 @@ from ringfence.devices.chipset.reset import ResetControl, SystemControl
 from ringfence.devices.debug.exit import DebugConsole, DebugExit
 from ringfence.devices.debug.post import PostCodes
 from ringfence.devices.input.i8042 import I8042
+from ringfence.devices.parallel.spp import ParallelPort
 from ringfence.devices.pci.assign import assign
 from ringfence.devices.pci.function import PciDevice
 from ringfence.devices.pci.mechanism import PciConfig
@@ -53,6 +54,7 @@ from ringfence.devices.virtio.device import VirtioDevice
 from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct, reset, smbios
+from ringfence.firmware.acpi import SerialLine
 from ringfence.firmware.boot import BootPlan
 from ringfence.firmware.e820 import RAM
 from ringfence.firmware.framebuffer import Framebuffer, wanted_mode
@@ -112,6 +114,8 @@ class HostEnds:
     queues: VirtQueues | None = None
     #: Makes the engine answer reads of the power management timer at a port itself.
     pm_timer: Callable[[int | None], None] | None = None
+    #: Takes what the guest prints; without it there is no parallel port.
+    printer: CharPort | None = None
     #: The engine has high precision event timers.
     hpet: bool = False
 
@@ -239,6 +243,9 @@ class Pc:
             _Placed("debug-exit", DebugExit(ends.debug_exit), layout.DEBUG_EXIT),
             _Placed("debug-console", self.debug, layout.DEBUG_CONSOLE),
         ]
+        if ends.printer is not None:
+            printer = ParallelPort(ends.printer, isa(layout.PARALLEL_IRQ), ends.clock)
+            placed.append(_Placed("parallel", printer, layout.PARALLEL))
         if firmware is not None:
             self.fw_cfg = FwCfg(ends.memory)
             placed.append(_Placed("fw-cfg", self.fw_cfg, layout.FW_CFG))
@@ -307,7 +314,7 @@ class Pc:
         for uart in self.uarts:
             uart.flush()
         for entry in self.devices.values():
-            if isinstance(entry, DebugConsole):
+            if isinstance(entry, DebugConsole | ParallelPort):
                 entry.flush()
 
     def close(self) -> None:
@@ -417,7 +424,12 @@ class Pc:
             vga=self.display is not None,
             pci=self.chipset.pci_root(self.memory),
             pm=self.chipset.pm_base(),
-        )._replace(hpet=layout.HPET if self._hpet else None)
+        )._replace(
+            hpet=layout.HPET if self._hpet else None,
+            parallel=SerialLine(layout.PARALLEL, layout.PARALLEL_IRQ)
+            if "parallel" in self.devices
+            else None,
+        )
 
     def _describe(self, boot_order: Sequence[str], boot_menu: bool) -> None:
         """Tells firmware what it can't find by itself."""

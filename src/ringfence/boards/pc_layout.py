@@ -39,6 +39,7 @@ RTC = 0x70
 POST = 0x80
 SYSTEM_CONTROL = 0x92
 SMI_COMMAND = 0xB2
+PARALLEL = 0x378
 #: Where SeaBIOS and OVMF say what they do.
 FIRMWARE_LOG = 0x402
 #: They say much, byte by byte, at a time when seconds count: nanoseconds to gather it for.
@@ -64,6 +65,7 @@ DISPLAY = 2
 # Interrupts.
 KEYBOARD_IRQ = 1
 MOUSE_IRQ = 12
+PARALLEL_IRQ = 7
 RTC_IRQ = 8
 SCI = 9
 #: Where the four lines of the PCI bus go without firmware: what the usual BIOS sets.

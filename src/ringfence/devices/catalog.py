@@ -44,6 +44,7 @@ CATALOG: dict[str, Model] = {
     "ide-channel": Model("ide.channel", "IdeChannel", "IDE channel with two drives"),
     "fw-cfg": Model("chipset.fw_cfg", "FwCfg", "firmware configuration device"),
     "flash": Model("flash.cfi", "CfiFlash", "flash memory with the Intel command set"),
+    "parallel": Model("parallel.spp", "ParallelPort", "standard parallel port with a printer"),
     "post": Model("debug.post", "PostCodes", "power-on self-test codes, port 80h"),
     "debug-exit": Model("debug.exit", "DebugExit", "port that ends the machine"),
     "debug-console": Model("debug.exit", "DebugConsole", "console at port E9h"),

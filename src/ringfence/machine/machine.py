@@ -103,6 +103,7 @@ class Machine:
         control: COM2, ``stdout``: COM3, ``stderr``: COM4: the lines of the guest agent.
         debug: The console at port E9h.
         firmware_log: What firmware says of itself, at port 402h.
+        printer: What the guest prints on LPT1.
         exit: How the machine ended; ``None`` until then.
     """
 
@@ -121,6 +122,7 @@ class Machine:
         self.stderr = Stream("stderr", limit=None)
         self.debug = Stream("debug", limit=1 << 16)
         self.firmware_log = Stream("firmware log", limit=1 << 16)
+        self.printer = Stream("printer", limit=1 << 20)
         self.exit: MachineExit | None = None
         self._files = files
         self._engine = engine or pick(config.engine)
@@ -392,6 +394,7 @@ class Machine:
             memory=memory,
             memory_map=memory,
             firmware_log=self.firmware_log,
+            printer=self.printer,
             a20=machine.a20,
             pm_timer=getattr(machine, "pm_timer", None),
             hpet=getattr(machine, "hpet", False),
@@ -511,6 +514,7 @@ class Machine:
             self.stderr,
             self.debug,
             self.firmware_log,
+            self.printer,
         ):
             stream.close()
         self._changed.notify_all()

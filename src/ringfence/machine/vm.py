@@ -441,6 +441,11 @@ class VM:
         return Console(self._require().debug)
 
     @property
+    def printer(self) -> Console:
+        """What the guest prints on its parallel port, LPT1."""
+        return Console(self._require().printer)
+
+    @property
     def firmware_log(self) -> Console:
         """What firmware says of itself, at port 402h."""
         return Console(self._require().firmware_log)

@@ -78,6 +78,7 @@ BUILDERS: dict[str, Callable[[type[Any]], Device]] = {
     "flash": lambda model: model(FakeMemory(8192), 8192, NoStore(), lambda array: None),
     "isa-dma": lambda model: model(disks.Memory()),
     "floppy": floppy,
+    "parallel": lambda model: model(Port(), Wire(), HandClock()),
     "post": lambda model: model(),
     "debug-exit": lambda model: model(lambda status: None),
     "debug-console": lambda model: model(Port(), HandClock()),

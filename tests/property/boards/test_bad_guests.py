@@ -63,6 +63,7 @@ class Guest:
             pm_timer=self.machine.pm_timer,
             hpet=True,
             firmware_log=Port(),
+            printer=Port(),
             end=lambda kind, name: Network(),
             media=[
                 MediumEnd("disk0", "disk", BlockQueue(MemoryDisk(1 << 20))),

@@ -46,6 +46,9 @@ def definition(hardware: AcpiHardware) -> bytes:
             io(hardware.smi_command, 2),
         )
     )
+    if hardware.parallel is not None:
+        line = hardware.parallel
+        devices.append(_device("LPT1", "PNP0400", 1, io(line.port, 3), irq(line.irq)))
     if hardware.hpet is not None:
         devices.append(_device("HPET", "PNP0103", 0, memory32(hardware.hpet, 0x400)))
     if hardware.pci is not None:

@@ -64,5 +64,7 @@ class AcpiHardware(NamedTuple):
     mouse_irq: int | None = None
     #: There is a VGA at its customary place.
     vga: bool = False
+    #: Port and interrupt of the parallel port; ``None``: there is none.
+    parallel: SerialLine | None = None
     #: Base of the HPET; ``None``: there is none.
     hpet: int | None = None

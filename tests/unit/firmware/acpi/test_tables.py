@@ -8,7 +8,7 @@ from struct import unpack_from
 import pytest
 
 from ringfence.boards import pc_layout as layout
-from ringfence.firmware.acpi import AcpiHardware, PciRoot, aml, build
+from ringfence.firmware.acpi import AcpiHardware, PciRoot, SerialLine, aml, build
 
 BASE = 0xE0000
 ROOT = PciRoot(
@@ -104,7 +104,11 @@ def test_fixed_hardware() -> None:
 @pytest.mark.parametrize("cpus", [1, 64])
 @pytest.mark.parametrize("pci", [None, ROOT])
 def test_the_reference_compiler_reads_them(tmp_path: Path, cpus: int, pci: PciRoot | None) -> None:
-    described = hardware(cpus)._replace(pci=pci, hpet=0xFED00000 if pci else None)
+    described = hardware(cpus)._replace(
+        pci=pci,
+        hpet=0xFED00000 if pci else None,
+        parallel=SerialLine(0x378, 7) if pci else None,
+    )
     for signature, table in tables(build(described, BASE)).items():
         name = signature.decode()
         (tmp_path / f"{name}.dat").write_bytes(table)
