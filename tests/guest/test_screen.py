@@ -127,3 +127,31 @@ def test_memtest_is_configured_by_keys() -> None:
         user.expect("Settings:")
         user.press("f10")
         user.expect(re.compile(r"Testing: |Pass:?\s+\d"))
+
+
+def test_linux_has_a_framebuffer_console(debian: str) -> None:
+    with VM(debian, display="vga", append="console=tty0", memory="256M", timeout=120) as vm:
+        assert vm.run("cat /proc/fb", timeout=90).stdout.startswith("0 EFI VGA")
+        assert vm.screen.image().size == (1024, 768)
+        vm.run("(setsid sh -c 'exec sh </dev/tty1 >/dev/tty1 2>&1' &); sleep 0.3", timeout=30)
+        before = vm.screen.image()
+        vm.keyboard.type("echo typed $((6*7)) > /tmp/answer; echo shown; stty size > /tmp/size\n")
+        wait = "for i in $(seq 50); do [ -s /tmp/size ] && break; sleep 0.1; done; "
+        assert vm.run(wait + "cat /tmp/answer /tmp/size", timeout=60).stdout == (
+            "typed 42\n48 128\n"
+        )
+        assert vm.screen.image() != before
+
+
+def test_uefi_shell_is_driven_by_keys() -> None:
+    with VM(firmware="uefi", memory="256M", timeout=170) as vm:
+        vm.console.expect("Shell>", 120)
+        assert vm.screen.text() == ""
+        before = vm.screen.image()
+        assert before.size == (1024, 768)
+        assert before.getextrema() != ((0, 0), (0, 0), (0, 0))
+        vm.keyboard.type("echo six times seven\n")
+        # The shell shows what it says on the serial line too.
+        vm.console.expect("six times seven\r\n", 30)
+        vm.console.expect("Shell>", 30)
+        assert vm.screen.image() != before
