@@ -66,6 +66,7 @@ FUNCTIONS: dict[str, Model] = {
     "virtio-rng": Model("virtio.models", "RngPci", "virtio random numbers"),
     "virtio-balloon": Model("virtio.models", "BalloonPci", "virtio memory balloon"),
     "virtio-9p": Model("virtio.models", "SharePci", "virtio shared folder"),
+    "virtio-vsock": Model("virtio.models", "VsockPci", "virtio sockets to the host"),
     "virtio-blk": Model("virtio.models", "BlockPci", "virtio disk"),
     "piix4-pm": Model("chipset.piix4_pm", "Piix4Pm", "PIIX4 power management and SMBus"),
 }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -9,7 +10,7 @@ from ringfence.bus import PacketPort
 from ringfence.chars import Stream
 from ringfence.errors import ConfigError
 from ringfence.folders import FolderServer, Tree
-from ringfence.net import NetSpec
+from ringfence.net import NetSpec, UnixSocketHost
 
 __all__ = ["HostEndTable"]
 
@@ -73,6 +74,7 @@ class HostEndTable:
         self._used: dict[str, _LockedPort] = {}
         self._streams: dict[str, Stream] = {}
         self._folders: list[FolderServer] = []
+        self._sockets: dict[str, UnixSocketHost] = {}
 
     def end(self, kind: str, name: str) -> Any:
         """The host end ``name`` of a kind.
@@ -89,6 +91,10 @@ class HostEndTable:
             server = FolderServer(Tree(name, readonly=kind == "folder-readonly"))
             self._folders.append(server)
             return server
+        if kind == "vsock":
+            if name not in self._sockets:
+                self._sockets[name] = UnixSocketHost(Path(name), self._lock)
+            return self._sockets[name]
         if kind != "net":
             raise ConfigError(f"there is no {kind} named {name!r}")
         if name == "none":
@@ -110,6 +116,8 @@ class HostEndTable:
         for port in self._used.values():
             port.disconnect()
         self._used.clear()
+        for sockets in self._sockets.values():
+            sockets.disconnect()
         while self._folders:
             self._folders.pop().close()
 
@@ -118,6 +126,8 @@ class HostEndTable:
         self.end_boot()
         for stream in self._streams.values():
             stream.close()
+        while self._sockets:
+            self._sockets.popitem()[1].close()
         while self._opened:
             port: Any = self._opened.popitem()[1]
             port.close()

@@ -5,6 +5,7 @@ from ringfence.net.queued import FrameQueue, Loopback, cable
 from ringfence.net.sockets import from_descriptor, udp_port, unix_port
 from ringfence.net.spec import NetSpec
 from ringfence.net.tap import TapPort
+from ringfence.net.vsock import UnixSocketHost
 
 __all__ = [
     "DescriptorPort",
@@ -12,6 +13,7 @@ __all__ = [
     "Loopback",
     "NetSpec",
     "TapPort",
+    "UnixSocketHost",
     "cable",
     "from_descriptor",
     "udp_port",

@@ -15,6 +15,7 @@ from ringfence.devices.virtio.device import DRIVER_OK, FEATURES_OK, VirtioDevice
 from ringfence.devices.virtio.net import Net
 from ringfence.devices.virtio.rng import Rng
 from ringfence.devices.virtio.share import Share
+from ringfence.devices.virtio.vsock import Vsock
 from support.fake_devices import Port, Wires
 from support.virtio_driver import DATA, EVENT_IDX, INDIRECT, PACKED, VERSION_1, Driver
 
@@ -63,6 +64,56 @@ class Disk:
         self.bytes[offset : offset + length] = bytes(length)
 
 
+class Pipe:
+    """The host's side of a connection."""
+
+    def __init__(self) -> None:
+        self.got = bytearray()
+        self.coming = bytearray()
+        self.room = 1 << 20
+        self.ended = self.closed = self.is_shut = False
+
+    def send(self, data: bytes) -> int:
+        count = min(len(data), self.room)
+        self.got += data[:count]
+        self.room -= count
+        return count
+
+    def receive(self, limit: int) -> bytes | None:
+        data = bytes(self.coming[:limit])
+        del self.coming[:limit]
+        return data or (None if self.ended else b"")
+
+    def shutdown(self) -> None:
+        self.is_shut = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Sockets:
+    """The host end of the socket device: port 80 is open."""
+
+    def __init__(self) -> None:
+        self.pipe = Pipe()
+        self.wake: Callable[[], None] = lambda: None
+        self.accept: Callable[..., None] = lambda port, opener: None
+
+    def connect(self, port: int, wake: Callable[[], None]) -> Pipe | None:
+        self.wake = wake
+        return self.pipe if port == 80 else None
+
+    def on_connect(self, accept: Callable[..., None]) -> None:
+        self.accept = accept
+
+    def opened(self, wake: Callable[[], None]) -> Pipe:
+        self.wake = wake
+        return self.pipe
+
+    def refused(self) -> None:
+        self.pipe.closed = True
+
+
 class Folder:
     """The host end of a shared folder: it says what it heard."""
 
@@ -82,6 +133,7 @@ BUILDERS: dict[str, Callable[[bool], VirtioDevice]] = {
     ),
     "rng": lambda packed: Rng(lambda size: b"\x5a" * size, packed=packed),
     "share": lambda packed: Share(Folder(), "tag", packed=packed),
+    "vsock": lambda packed: Vsock(Sockets(), packed=packed),
     "balloon": lambda packed: Balloon(packed=packed),
 }
 
@@ -472,3 +524,96 @@ def test_share(packed: bool) -> None:
     assert driver.config(0, 2) == 3
     assert driver.config(2, 2) == int.from_bytes(b"ta", "little")
     assert driver.send(0, [b"req", b"uest"], [8, 20]) == (13, b"heard request".ljust(28, b"\0"))
+
+
+class Peer:
+    """The guest's side of the socket device."""
+
+    def __init__(self, packed: bool) -> None:
+        self.sockets = Sockets()
+        self.driver = Driver(Vsock(self.sockets, packed=packed), packed=packed).start()
+        self.refill()
+
+    def refill(self) -> None:
+        while len(self.driver.rings[0].buffers) < 8:
+            self.driver.rings[0].add([], [4096])
+        self.driver.kick(0)
+
+    def tell(self, operation: int, *, port: int = 80, data: bytes = b"", room: int = 1000) -> None:
+        head = struct.pack(
+            "<QQIIIHHIII", 3, 2, 5000, port, len(data), 1, operation, 3, room, self.heard
+        )
+        self.driver.send(1, [head + data], [])
+
+    heard = 0
+
+    def hear(self) -> list[tuple[int, bytes]]:
+        found = []
+        for _, written, raw in self.driver.rings[0].collect():
+            operation, length = raw[30], int.from_bytes(raw[24:28], "little")
+            assert written == 44 + length
+            found.append((operation, raw[44 : 44 + length]))
+            self.heard += length
+        self.refill()
+        return found
+
+
+def test_vsock_connects(packed: bool) -> None:
+    peer = Peer(packed)
+    peer.tell(1, port=81)
+    assert peer.hear() == [(3, b"")], "nobody listens at 81"
+    peer.tell(5, data=b"lost")
+    assert peer.hear() == [(3, b"")], "there is no connection yet"
+    peer.tell(1)
+    assert peer.hear() == [(2, b"")]
+    peer.tell(5, data=b"hello")
+    assert peer.sockets.pipe.got == b"hello"
+    peer.sockets.pipe.coming += b"world"
+    peer.sockets.wake()
+    assert peer.hear() == [(5, b"world")]
+    peer.sockets.pipe.ended = True
+    peer.sockets.wake()
+    assert peer.hear() == [(4, b"")]
+    peer.tell(4)
+    assert peer.hear() == [(3, b"")]
+    assert peer.sockets.pipe.closed
+
+
+def test_vsock_keeps_to_the_credit(packed: bool) -> None:
+    peer = Peer(packed)
+    peer.tell(1, room=10)
+    peer.hear()
+    peer.sockets.pipe.coming += b"x" * 25
+    peer.sockets.wake()
+    assert peer.hear() == [(5, b"x" * 10)]
+    peer.tell(6, room=10)
+    assert peer.hear() == [(5, b"x" * 10)]
+    peer.tell(7, room=0)
+    assert peer.hear() == [(6, b"")], "asked for its own credit"
+
+
+def test_vsock_cuts_off_who_sends_too_much(packed: bool) -> None:
+    peer = Peer(packed)
+    peer.tell(1)
+    peer.hear()
+    peer.sockets.pipe.room = 0
+    for _ in range(4):
+        peer.tell(5, data=bytes(64 << 10))
+    assert peer.hear() == []
+    peer.tell(5, data=b"x")
+    assert peer.hear() == [(3, b"")]
+
+
+def test_vsock_opens_ports_of_the_guest(packed: bool) -> None:
+    peer = Peer(packed)
+    peer.sockets.accept(22, peer.sockets)
+    ((_, _, raw),) = peer.driver.rings[0].collect()
+    assert raw[30] == 1
+    local = int.from_bytes(raw[16:20], "little")
+    assert int.from_bytes(raw[20:24], "little") == 22
+    head = struct.pack("<QQIIIHHIII", 3, 2, 22, local, 0, 1, 2, 0, 1000, 0)
+    peer.refill()
+    peer.driver.send(1, [head], [])
+    peer.sockets.pipe.coming += b"in"
+    peer.sockets.wake()
+    assert peer.hear() == [(5, b"in")]

@@ -11,10 +11,11 @@ from ringfence.devices.virtio.net import Net
 from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.devices.virtio.rng import Rng
 from ringfence.devices.virtio.share import Share
+from ringfence.devices.virtio.vsock import Vsock
 
 Options = Mapping[str, Callable[[str], Any]]
 
-__all__ = ["BalloonPci", "BlockPci", "ConsolePci", "NetPci", "RngPci", "SharePci"]
+__all__ = ["BalloonPci", "BlockPci", "ConsolePci", "NetPci", "RngPci", "SharePci", "VsockPci"]
 
 
 class BlockPci(VirtioPci):
@@ -57,3 +58,10 @@ class SharePci(VirtioPci):
 
     MODEL: ClassVar[type[VirtioDevice]] = Share
     OPTIONS: ClassVar[Options] = Share.options()
+
+
+class VsockPci(VirtioPci):
+    """Sockets between guest and host."""
+
+    MODEL: ClassVar[type[VirtioDevice]] = Vsock
+    OPTIONS: ClassVar[Options] = Vsock.options()
