@@ -266,15 +266,17 @@ class Machine:
         readonly: bool = False,
         log_dirty: bool = False,
         replace: bool = False,
+        smm: bool = False,
     ) -> None:
         """Shows ``size`` bytes from ``offset`` of ``memory`` (all the rest) at ``address``.
 
         Processors may run; none sees the old map any more when this returns. Stores to a
         ``readonly`` mapping leave as :class:`MmioWrite`. With ``log_dirty``, stores mark their
         pages for :meth:`dirty_pages`. An overlap is refused, or with ``replace`` what was mapped
-        there gives way, in one step.
+        there gives way, in one step. With ``smm``, only processors in system-management mode see
+        it, over whatever else is there.
         """
-    def unmap(self, address: int, size: int) -> None:
+    def unmap(self, address: int, size: int, *, smm: bool = False) -> None:
         """Takes memory away, whole mappings or parts; objects keep their contents.
 
         Accesses leave as :class:`MmioRead` and :class:`MmioWrite` when this returns; so do
@@ -282,6 +284,10 @@ class Machine:
         """
     def dirty_pages(self, address: int, size: int) -> bytes:
         """As :meth:`Memory.dirty_pages`, for a range that is mapped with ``log_dirty``."""
+    def smi(self, vcpu: int = 0) -> None:
+        """Raises SMI# at a processor: it saves its state at SMBASE (30000h after power-up) plus
+        FE00h, in the layout of AMD64, and goes to SMBASE plus 8000h. Raises :class:`CoreError`
+        with code ``unsupported`` on an engine without system-management mode."""
     def a20(self, enabled: bool) -> None:
         """Address line A20: while it is disabled, bit 20 of the processors' addresses is 0."""
     def dma_read(self, address: int, size: int) -> bytes:

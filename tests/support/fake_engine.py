@@ -166,6 +166,7 @@ class FakeMachine:
         self.written: dict[int, bytes] = {}
         self.lines: list[tuple[int, bool]] = []
         self.a20_enabled = True
+        self.smis = 0
         self.messages: list[tuple[int, int]] = []
         self.start = monotonic_ns()
 
@@ -182,10 +183,14 @@ class FakeMachine:
         readonly: bool = False,
         log_dirty: bool = False,
         replace: bool = False,
+        smm: bool = False,
     ) -> None:
         self.mapped.append((address, size or memory.size - offset))
 
-    def unmap(self, address: int, size: int) -> None:
+    def smi(self, vcpu: int = 0) -> None:
+        self.smis += 1
+
+    def unmap(self, address: int, size: int, *, smm: bool = False) -> None:
         self.mapped.remove((address, size))
 
     def dirty_pages(self, address: int, size: int) -> bytes:

@@ -119,6 +119,12 @@ pub struct Cpu {
     pub interrupt_shadow: bool,
     /// An NMI is being handled: further ones wait for IRET.
     pub nmi_blocked: bool,
+    /// System-management mode.
+    pub smm: bool,
+    /// NMIs were blocked when it was entered.
+    pub smm_nmi_blocked: bool,
+    /// Where it saves the state, less 8000h.
+    pub smbase: u32,
     /// HLT: wait for an interrupt.
     pub halted: bool,
     /// Data and I/O breakpoints that were met, by number: a debug exception is due.
@@ -151,6 +157,9 @@ impl Cpu {
             cpl: 0,
             interrupt_shadow: false,
             nmi_blocked: false,
+            smm: false,
+            smm_nmi_blocked: false,
+            smbase: 0,
             halted: false,
             breakpoints_hit: 0,
             msr: Msrs::default(),
@@ -205,8 +214,10 @@ impl Cpu {
         self.interrupt_shadow = false;
         self.nmi_blocked = false;
         self.halted = false;
+        self.smm = false;
         self.breakpoints_hit = 0;
         if !init {
+            self.smbase = 0x3_0000;
             self.xcr0 = cr::XCR0_X87;
             self.msr = Msrs {
                 pat: 0x0007_0406_0007_0406,

@@ -7,7 +7,7 @@ pub enum DeliveryMode {
     Fixed,
     /// To the processor of the destination that runs at the lowest priority.
     LowestPriority,
-    /// System-management interrupt; no processor here has that mode, so it is dropped.
+    /// System-management interrupt.
     Smi,
     /// Non-maskable interrupt.
     Nmi,

@@ -304,7 +304,11 @@ fn the_command_register_sends() {
         bench.ipi(0, 0xc_4500),
         message(DeliveryMode::Init, 0, false, Target::Others)
     );
-    for reserved in [0x4240, 0x4340, 0x4740] {
+    assert_eq!(
+        bench.ipi(5 << 24, 0x4200),
+        message(DeliveryMode::Smi, 0, false, physical)
+    );
+    for reserved in [0x4340, 0x4740] {
         assert_eq!(bench.ipi(5 << 24, reserved), None);
     }
 }

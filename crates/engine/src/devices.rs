@@ -25,6 +25,8 @@ pub enum VcpuEvent {
     Init,
     /// Start-up IPI with its vector: begin in real mode at `vector << 12`.
     Startup(u8),
+    /// System-management interrupt.
+    Smi,
     /// Non-maskable interrupt.
     Nmi,
 }

@@ -103,6 +103,16 @@ pub trait MachineOps: Send + Sync + Debug {
     /// # Errors
     /// [`EngineError::BadState`] when there is none of that number.
     fn remove_irq_event(&self, number: u32) -> Result<(), EngineError>;
+    /// Raises SMI# at processor `vcpu`: it enters system-management mode.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] when the engine has no such mode.
+    fn smi(&self, _vcpu: u32) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported {
+            engine: "this",
+            reason: "it has no system-management mode".into(),
+        })
+    }
     /// Answers double-word reads of the ACPI power management timer at `port` without an exit, or
     /// not any more. An engine that can't leaves them to the device.
     fn set_pm_timer(&self, _port: Option<u16>) {}

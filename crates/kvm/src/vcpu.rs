@@ -368,6 +368,8 @@ impl KvmVcpu {
             match event {
                 VcpuEvent::Init => self.init()?,
                 VcpuEvent::Startup(vector) => self.startup(vector)?,
+                // The host's KVM need not have the mode: SMI# is not wired.
+                VcpuEvent::Smi => {}
                 VcpuEvent::Nmi => self.nmi_waits = true,
             }
         }

@@ -61,6 +61,8 @@ pub struct MapOptions {
     pub log_dirty: bool,
     /// Takes the place of what is mapped there, at once; otherwise an overlap is refused.
     pub replace: bool,
+    /// Seen by processors in system-management mode alone, over whatever else is there.
+    pub smm: bool,
 }
 
 /// A contiguous range of guest physical memory.
@@ -199,17 +201,34 @@ pub enum MemoryError {
     },
 }
 
+/// The map of guest memory at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The regions, in order of address.
+    pub regions: Arc<Vec<Arc<Region>>>,
+    /// The regions as system-management mode sees them.
+    pub smm: Arc<Vec<Arc<Region>>>,
+    /// The regions that it alone sees.
+    pub overlays: Arc<Vec<Arc<Region>>>,
+    /// A number that changes with the map.
+    pub generation: u64,
+}
+
 /// What the memory objects of a machine need to know of it.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    regions: RwLock<Arc<Vec<Arc<Region>>>>,
+    map: RwLock<Snapshot>,
     holders: RwLock<Vec<Weak<dyn CodeHolder>>>,
 }
 
 impl Shared {
+    fn snapshot(&self) -> Snapshot {
+        let map = self.map.read().unwrap_or_else(|e| e.into_inner());
+        map.clone()
+    }
+
     fn regions(&self) -> Arc<Vec<Arc<Region>>> {
-        let regions = self.regions.read().unwrap_or_else(|e| e.into_inner());
-        regions.clone()
+        self.snapshot().regions
     }
 
     fn holder(&self, bit: u32) -> Option<Arc<dyn CodeHolder>> {
@@ -220,7 +239,8 @@ impl Shared {
     /// Tells the holders in `bits` that `[from, to)` of `memory`, within a page, was written to,
     /// at each address where it is seen.
     pub(crate) fn tell_object(&self, memory: &Arc<Memory>, bits: u64, from: u64, to: u64) {
-        for region in self.regions().iter() {
+        let map = self.snapshot();
+        for region in map.regions.iter().chain(map.overlays.iter()) {
             if let Some((start, end)) = region.range_of(memory, from, to) {
                 self.tell(bits, start, end);
             }
@@ -308,7 +328,7 @@ impl GuestMemory {
     pub fn new() -> Self {
         Self {
             shared: Arc::new(Shared {
-                regions: RwLock::default(),
+                map: RwLock::default(),
                 holders: RwLock::default(),
             }),
             generation: AtomicU64::new(0),
@@ -370,7 +390,7 @@ impl GuestMemory {
             memory: Arc::clone(memory),
             offset,
         };
-        self.change(start, end, |regions| {
+        self.change(start, end, options.smm, |regions| {
             if overlaps(regions, start, end) {
                 if !options.replace {
                     return Err(MemoryError::Overlap { start, size });
@@ -383,13 +403,14 @@ impl GuestMemory {
     }
 
     /// Takes away the memory in `size` bytes at `start`, all of it or parts of larger regions;
-    /// memory objects keep their contents.
+    /// memory objects keep their contents. With `smm`, memory that system-management mode alone
+    /// sees.
     ///
     /// # Errors
     /// [`MemoryError::Unaligned`], or [`MemoryError::Unmapped`] when there is none in the range.
-    pub fn unmap(&self, start: u64, size: u64) -> Result<(), MemoryError> {
+    pub fn unmap(&self, start: u64, size: u64, smm: bool) -> Result<(), MemoryError> {
         let end = check_range(start, size)?;
-        self.change(start, end, |regions| {
+        self.change(start, end, smm, |regions| {
             if !overlaps(regions, start, end) {
                 return Err(MemoryError::Unmapped { start, size });
             }
@@ -403,20 +424,31 @@ impl GuestMemory {
         &self,
         start: u64,
         end: u64,
+        smm: bool,
         edit: impl FnOnce(&mut Vec<Arc<Region>>) -> Result<(), MemoryError>,
     ) -> Result<(), MemoryError> {
-        let mut current = self
-            .shared
-            .regions
-            .write()
-            .unwrap_or_else(|e| e.into_inner());
-        let mut next = Vec::clone(&current);
-        edit(&mut next)?;
-        next.sort_by_key(|r| r.start);
-        mark_aliases(&mut next);
+        let mut current = self.shared.map.write().unwrap_or_else(|e| e.into_inner());
+        let mut regions = Vec::clone(&current.regions);
+        let mut overlays = Vec::clone(&current.overlays);
+        edit(if smm { &mut overlays } else { &mut regions })?;
+        regions.sort_by_key(|r| r.start);
+        overlays.sort_by_key(|r| r.start);
+        mark_aliases(&mut regions, &mut overlays);
+        let mut seen = regions.clone();
+        for overlay in &overlays {
+            cut(&mut seen, overlay.start, overlay.end());
+        }
+        seen.extend(overlays.iter().cloned());
+        seen.sort_by_key(|r| r.start);
         let mut changes = self.changes.lock().unwrap_or_else(|e| e.into_inner());
-        *current = Arc::new(next);
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let generation = current.generation + 1;
+        *current = Snapshot {
+            regions: Arc::new(regions),
+            smm: Arc::new(seen),
+            overlays: Arc::new(overlays),
+            generation,
+        };
+        self.generation.store(generation, Ordering::SeqCst);
         changes.push((generation, start, end));
         if changes.len() > MAX_CHANGES {
             changes.remove(0);
@@ -426,11 +458,9 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// The regions, in order of address, and the generation of the map that they are.
-    pub fn snapshot(&self) -> (Arc<Vec<Arc<Region>>>, u64) {
-        let regions = self.shared.regions.read();
-        let regions = regions.unwrap_or_else(|e| e.into_inner());
-        (Arc::clone(&regions), self.generation())
+    /// The map as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
     }
 
     /// What has changed from one generation of the map to another.
@@ -705,16 +735,17 @@ fn cut(regions: &mut Vec<Arc<Region>>, start: u64, end: u64) {
 }
 
 /// Finds out which regions share their memory with others.
-fn mark_aliases(regions: &mut [Arc<Region>]) {
-    let shares = |a: &Region, b: &Region| {
+fn mark_aliases(regions: &mut [Arc<Region>], overlays: &mut [Arc<Region>]) {
+    let all: Vec<_> = regions.iter().chain(overlays.iter()).cloned().collect();
+    let shares = |a: &Arc<Region>, b: &Arc<Region>| {
         let end = a.offset + a.size;
-        a.start != b.start && b.range_of(&a.memory, a.offset, end).is_some()
+        !Arc::ptr_eq(a, b) && b.range_of(&a.memory, a.offset, end).is_some()
     };
-    let aliased: Vec<_> = regions
+    let aliased: Vec<_> = all
         .iter()
-        .map(|a| regions.iter().any(|b| shares(a, b)))
+        .map(|a| all.iter().any(|b| shares(a, b)))
         .collect();
-    for (region, aliased) in regions.iter_mut().zip(aliased) {
+    for (region, aliased) in regions.iter_mut().chain(overlays).zip(aliased) {
         if region.aliased != aliased {
             *region = Arc::new(Region {
                 aliased,

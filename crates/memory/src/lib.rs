@@ -13,7 +13,7 @@ mod object;
 
 pub use guest::{
     Changes, CodeHolder, GuestMemory, MAX_HOLDERS, MapOptions, MemoryError, PAGE_SIZE, Region,
-    RegionKind,
+    RegionKind, Snapshot,
 };
 pub use mapping::Mapping;
 pub use object::Memory;

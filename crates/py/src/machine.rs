@@ -188,7 +188,7 @@ impl Machine {
 
     /// Shows a memory object, or a part of it, at a guest physical address.
     #[pyo3(signature = (address, memory, *, offset = 0, size = None, readonly = false,
-        log_dirty = false, replace = false))]
+        log_dirty = false, replace = false, smm = false))]
     #[allow(
         clippy::too_many_arguments,
         reason = "a mapping has this many properties, all named"
@@ -203,12 +203,14 @@ impl Machine {
         readonly: bool,
         log_dirty: bool,
         replace: bool,
+        smm: bool,
     ) -> PyResult<()> {
         let memory = memory.get().inner();
         let options = MapOptions {
             readonly,
             log_dirty,
             replace,
+            smm,
         };
         let size = size.unwrap_or_else(|| memory.size().saturating_sub(offset));
         detached(py, || {
@@ -219,8 +221,19 @@ impl Machine {
     }
 
     /// Takes memory away; objects keep their contents.
-    fn unmap(&self, py: Python<'_>, address: u64, size: u64) -> PyResult<()> {
-        detached(py, || Ok(self.memory.unmap(address, size)?))
+    #[pyo3(signature = (address, size, *, smm = false))]
+    fn unmap(&self, py: Python<'_>, address: u64, size: u64, smm: bool) -> PyResult<()> {
+        detached(py, || Ok(self.memory.unmap(address, size, smm)?))
+    }
+
+    /// Raises SMI# at a processor: it enters system-management mode.
+    #[pyo3(signature = (vcpu = 0))]
+    fn smi(&self, py: Python<'_>, vcpu: u32) -> PyResult<()> {
+        if vcpu as usize >= self.vcpus.len() {
+            let what = format!("no virtual processor {vcpu} among {}", self.vcpus.len());
+            return Err(Failure::BadArgument(what).into());
+        }
+        detached(py, || Ok(self.machine.smi(vcpu)?))
     }
 
     /// Bitmap of the pages written to since the last call, where the mapping has a log.

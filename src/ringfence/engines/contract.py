@@ -123,11 +123,15 @@ class EngineMachine(Protocol):
         readonly: bool = False,
         log_dirty: bool = False,
         replace: bool = False,
+        smm: bool = False,
     ) -> None:
         """Shows memory made by :meth:`Engine.create_memory`, also while processors run."""
 
-    def unmap(self, address: int, size: int) -> None:
+    def unmap(self, address: int, size: int, *, smm: bool = False) -> None:
         """Takes memory away; accesses leave as exits from then on."""
+
+    def smi(self, vcpu: int = 0) -> None:
+        """Raises SMI# at a processor: it enters system-management mode."""
 
     def dirty_pages(self, address: int, size: int) -> bytes:
         """Pages written to since the last call, in a range that is mapped with ``log_dirty``."""

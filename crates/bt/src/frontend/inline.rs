@@ -192,7 +192,12 @@ impl Lower<'_> {
         self.hot.op_reg(false, 0xf7, 0, R11);
         self.hot.dword(kept as u32);
         self.interpret_if(cc::NE, decoded);
+        // test r10d, IF
+        self.hot.op_reg(false, 0xf7, 0, R10);
+        self.hot.dword(flags::IF as u32);
+        let clear = self.hot.short(0x70 | cc::E);
         self.interpret_if_interrupt(decoded);
+        self.hot.bind_short(clear);
         self.set_flags_image();
         self.move_stack(slot);
     }

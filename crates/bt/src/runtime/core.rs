@@ -27,7 +27,7 @@ use crate::frontend::mode::Mode;
 use crate::frontend::translate::{Refusal, Translator};
 use crate::frontend::{exit, late_indirect_entries};
 use crate::interp::system::cpuid::CpuidModel;
-use crate::interp::system::{Delivery, deliver_interrupt, deliver_nmi, startup};
+use crate::interp::system::{Delivery, deliver_interrupt, deliver_nmi, enter_smm, startup};
 use crate::interp::{Step, breakpoints, step, step_decoded};
 use crate::softmmu::phys::Phys;
 use crate::softmmu::world::World;
@@ -109,6 +109,8 @@ pub struct Core {
     pub(super) unconfirmed: Unconfirmed,
     /// An NMI waits until the handler of the previous one has returned.
     pub nmi_pending: bool,
+    /// An SMI waits until the handler of the previous one has returned.
+    smi_pending: bool,
     /// What a debugger wants.
     pub debugging: Debugging,
     recent: [u64; RECENT],
@@ -189,6 +191,7 @@ impl Core {
             incomplete: None,
             unconfirmed: Unconfirmed::default(),
             nmi_pending: false,
+            smi_pending: false,
             debugging: Debugging::default(),
             recent: [0; RECENT],
             recent_next: 0,
@@ -294,13 +297,24 @@ impl Core {
                 match event {
                     VcpuEvent::Init => {
                         cpu.reset(true);
+                        if self.world.phys.in_smm() {
+                            self.show_smram(false);
+                        }
                         self.world.paravirt.reset();
                         self.drop_everything();
                     }
                     VcpuEvent::Startup(vector) => startup(cpu, vector),
+                    VcpuEvent::Smi => self.smi_pending = true,
                     VcpuEvent::Nmi => self.nmi_pending = true,
                 }
             }
+        }
+        if self.smi_pending && !cpu.smm && !cpu.interrupt_shadow {
+            self.smi_pending = false;
+            self.show_smram(true);
+            self.world.begin_instruction();
+            enter_smm(cpu, &mut self.world);
+            self.retired();
         }
         let devices = Arc::clone(&self.world.devices);
         self.world.paravirt.take_eoi(&*devices, self.id);
@@ -370,7 +384,8 @@ impl Core {
             }
             return Ok(Next::Continue);
         }
-        if cpu.interrupt_shadow && (self.context().interrupt_waits != 0 || self.nmi_pending) {
+        let event = self.nmi_pending || self.smi_pending && !cpu.smm;
+        if cpu.interrupt_shadow && (self.context().interrupt_waits != 0 || event) {
             // Delivered right after the next instruction: a block may clear IF again.
             return Ok(self.interpret());
         }

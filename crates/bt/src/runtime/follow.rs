@@ -65,6 +65,19 @@ impl Core {
         self.mailbox.settle(ticket);
     }
 
+    /// Makes the memory visible that only system-management mode sees, or hides it.
+    pub(super) fn show_smram(&mut self, inside: bool) {
+        let ranges = self.world.phys.smram();
+        for (start, end) in ranges {
+            // By the view that ends: its pages are told that there is no code of them any more.
+            self.invalidate(start, end);
+            self.unconfirmed.forget(start, end);
+        }
+        self.world.phys.set_smm(inside);
+        self.world.tlb.flush(self.context(), false);
+        self.world.forget_fetch();
+    }
+
     /// Drops what was made by an older map of memory.
     fn follow_map(&mut self) {
         while let Some((changes, snapshot)) = self.world.phys.changes() {
@@ -89,6 +102,9 @@ impl Core {
     }
 
     pub(super) fn apply_pending(&mut self) {
+        if !self.cpu().smm && self.world.phys.in_smm() {
+            self.show_smram(false);
+        }
         let context = self.context();
         let pending = &mut self.world.pending;
         if let Some(flush) = pending.flush.take() {

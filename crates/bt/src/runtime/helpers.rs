@@ -91,7 +91,7 @@ fn translate(
     if write && place.holders.load(Ordering::SeqCst) != 0 {
         // A page of code, which often holds data too. Only this processor may have its code, and
         // must be known to write there, in case that another one translates some meanwhile.
-        let beside = !place.is_clean() && {
+        let beside = !place.is_clean() && !place.region.aliased && {
             place.writers.fetch_or(core.bit, Ordering::SeqCst);
             place.holders.load(Ordering::SeqCst) == core.bit
                 && !core.cache.touches_code(translation.gpa, size)

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use ringfence_memory::{Changes, GuestMemory, Region, RegionKind};
-
-/// The regions of guest memory, and the generation of the map that they are.
-pub type Snapshot = (Arc<Vec<Arc<Region>>>, u64);
+use ringfence_memory::{Changes, GuestMemory, Region, RegionKind, Snapshot};
 
 /// Where a guest physical address leads.
 #[derive(Debug)]
@@ -46,18 +43,21 @@ impl Place<'_> {
 #[derive(Debug)]
 pub struct Phys {
     memory: Arc<GuestMemory>,
+    /// What the processor sees now.
     regions: Arc<Vec<Arc<Region>>>,
-    generation: u64,
+    snapshot: Snapshot,
+    smm: bool,
     mask: u64,
 }
 
 impl Phys {
     /// A snapshot of `memory`.
     pub fn new(memory: Arc<GuestMemory>) -> Self {
-        let (regions, generation) = memory.snapshot();
+        let snapshot = memory.snapshot();
         Self {
-            generation,
-            regions,
+            regions: Arc::clone(&snapshot.regions),
+            snapshot,
+            smm: false,
             mask: memory.address_mask(),
             memory,
         }
@@ -65,16 +65,40 @@ impl Phys {
 
     /// What has changed since the snapshot, and a new one; `None` if nothing has.
     pub fn changes(&self) -> Option<(Changes, Snapshot)> {
-        if self.memory.generation() == self.generation {
+        let generation = self.snapshot.generation;
+        if self.memory.generation() == generation {
             return None;
         }
         let snapshot = self.memory.snapshot();
-        Some((self.memory.changes(self.generation, snapshot.1), snapshot))
+        let changes = self.memory.changes(generation, snapshot.generation);
+        Some((changes, snapshot))
     }
 
     /// Takes a new snapshot.
     pub fn refresh(&mut self, snapshot: Snapshot) {
-        (self.regions, self.generation) = snapshot;
+        self.snapshot = snapshot;
+        self.set_smm(self.smm);
+    }
+
+    /// Whether memory is seen that is for system-management mode alone.
+    pub fn in_smm(&self) -> bool {
+        self.smm
+    }
+
+    /// Changes to the view of system-management mode, or back.
+    pub fn set_smm(&mut self, smm: bool) {
+        self.smm = smm;
+        self.regions = Arc::clone(if smm {
+            &self.snapshot.smm
+        } else {
+            &self.snapshot.regions
+        });
+    }
+
+    /// Ranges that system-management mode sees otherwise.
+    pub fn smram(&self) -> Vec<(u64, u64)> {
+        let overlays = self.snapshot.overlays.iter();
+        overlays.map(|r| (r.start, r.start + r.size)).collect()
     }
 
     /// Follows A20; returns whether it changed.

@@ -50,6 +50,7 @@ struct Events {
     init: bool,
     startup: Option<u8>,
     nmi: bool,
+    smi: bool,
     /// In the wait-for-SIPI state.
     waiting: bool,
 }
@@ -153,6 +154,11 @@ impl Lapic {
 
     // Requests
 
+    /// SMI#, a wire of its own: it comes whether or not the APIC is enabled.
+    pub fn raise_smi(&mut self) {
+        self.events.smi = true;
+    }
+
     /// Takes a message.
     pub fn deliver(&mut self, mode: DeliveryMode, vector: u8, level: bool) -> Delivery {
         if self.mode() == Mode::Disabled {
@@ -162,7 +168,7 @@ impl Lapic {
             DeliveryMode::Fixed | DeliveryMode::LowestPriority => {
                 return self.request(vector, level);
             }
-            DeliveryMode::Smi => return Delivery::Refused,
+            DeliveryMode::Smi => std::mem::replace(&mut self.events.smi, true),
             DeliveryMode::ExtInt => std::mem::replace(&mut self.ext_int, true),
             DeliveryMode::Nmi => std::mem::replace(&mut self.events.nmi, true),
             DeliveryMode::Init => {
@@ -322,9 +328,14 @@ impl Lapic {
             init,
             startup,
             nmi,
+            smi,
             waiting,
         } = self.events;
-        init || if waiting { startup.is_some() } else { nmi }
+        init || if waiting {
+            startup.is_some()
+        } else {
+            nmi || smi
+        }
     }
 
     /// In the wait-for-SIPI state.
@@ -345,6 +356,9 @@ impl Lapic {
             let page = self.events.startup.take()?;
             self.events.waiting = false;
             return Some(VcpuEvent::Startup(page));
+        }
+        if std::mem::take(&mut self.events.smi) {
+            return Some(VcpuEvent::Smi);
         }
         std::mem::take(&mut self.events.nmi).then_some(VcpuEvent::Nmi)
     }

@@ -366,7 +366,7 @@ impl Lapic {
                 self.raise_error(error::SEND_ILLEGAL_VECTOR);
                 Effect::None
             }
-            DeliveryMode::Smi | DeliveryMode::ExtInt => Effect::None,
+            DeliveryMode::ExtInt => Effect::None,
             // An IPI is edge-triggered whatever its trigger bit says (SDM vol. 3A, 11.6.1).
             _ => Effect::Send(Message {
                 mode,

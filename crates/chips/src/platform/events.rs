@@ -146,6 +146,11 @@ impl MachineOps for Platform {
         Ok(())
     }
 
+    fn smi(&self, vcpu: u32) -> Result<(), EngineError> {
+        Self::smi(self, vcpu);
+        Ok(())
+    }
+
     fn set_pm_timer(&self, port: Option<u16>) {
         Self::set_pm_timer(self, port);
     }

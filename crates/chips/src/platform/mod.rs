@@ -156,6 +156,16 @@ impl Platform {
         self.pm_timer.store(port.map_or(NO_PORT, u32::from), SeqCst);
     }
 
+    /// Raises SMI# at a processor.
+    pub fn smi(&self, vcpu: u32) {
+        let mut pass = Pass::default();
+        let raised = self.with_lapic(vcpu, &mut pass, |lapic, _| lapic.raise_smi());
+        if raised.is_some() {
+            pass.kick(vcpu);
+        }
+        self.finish(pass);
+    }
+
     /// Delivers a message-signalled interrupt; one that is not valid is dropped.
     pub fn signal_msi(&self, address: u64, data: u32) {
         let Some(message) = Message::from_msi(address, data) else {

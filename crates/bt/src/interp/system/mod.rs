@@ -18,6 +18,7 @@ mod operand;
 mod port;
 mod processor;
 mod segment;
+mod smm;
 mod stack;
 mod tables;
 mod task;
@@ -34,6 +35,7 @@ pub use control::{set_cr0, set_cr3, set_cr4, set_efer};
 pub use interrupt::{deliver_exception, deliver_interrupt, deliver_nmi};
 pub use msr::stored_msr;
 pub use segment::{load_segment, set_real_mode_segment};
+pub use smm::enter_smm;
 
 /// How the delivery of an event ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,8 +67,12 @@ pub(super) fn execute<E: Env>(
             hypercall(cpu, env);
             Ok(())
         }
+        Rsm => {
+            // RIP comes from the saved state.
+            return Some(super::smm::resume(cpu, env));
+        }
         Rdtscp | Rdpid_r32 | Rdpid_r64 | Invpcid_r32_m128 | Invpcid_r64_m128 | Clac | Stac
-        | Monitorw | Monitord | Monitorq | Mwait | Vmcall | Vmmcall | Rsm | Ud0 | Ud0_r16_rm16
+        | Monitorw | Monitord | Monitorq | Mwait | Vmcall | Vmmcall | Ud0 | Ud0_r16_rm16
         | Ud0_r32_rm32 | Ud0_r64_rm64 | Ud1_r16_rm16 | Ud1_r32_rm32 | Ud1_r64_rm64 | Ud2 => {
             Err(Trap::UD)
         }
