@@ -279,7 +279,9 @@ impl Core {
             Some(Incomplete::Instruction) => {
                 self.world.begin_instruction();
                 let result = step(cpu, &mut self.world);
-                return Ok(self.after_step(result));
+                if let Some(exit) = self.after_step(result) {
+                    return Ok(Some(exit));
+                }
             }
             Some(Incomplete::Interrupt(vector)) => return Ok(self.interrupt(vector)),
             Some(Incomplete::Nmi) => return Ok(self.nmi()),

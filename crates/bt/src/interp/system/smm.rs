@@ -164,7 +164,7 @@ pub fn enter_smm<E: Env>(cpu: &mut Cpu, env: &mut E) {
     let base = u64::from(cpu.smbase) + ENTRY;
     for (offset, size, value) in saved {
         let bytes = value.to_le_bytes();
-        let linear = base + offset & 0xffff_ffff;
+        let linear = (base + offset) & 0xffff_ffff;
         let _ = env.store(cpu, linear, &bytes[..size], Privilege::System);
     }
     let data = Segment {
@@ -212,7 +212,7 @@ fn load_state<E: Env>(cpu: &mut Cpu, env: &mut E) -> Result<(), Trap> {
     let base = u64::from(cpu.smbase) + ENTRY;
     let mut image = [0; 0x200];
     // The map from 7E00h to 7FFFh.
-    let linear = base + 0x7e00 & 0xffff_ffff;
+    let linear = (base + 0x7e00) & 0xffff_ffff;
     env.load(cpu, linear, &mut image, Privilege::System)?;
     let get = |offset: u64, size: usize| {
         let at = (offset - 0x7e00) as usize;
