@@ -44,7 +44,7 @@ def main() -> int:
     )
     computing.set_defaults(command=compute.main)
     knowing = commands.add_parser("paravirt", parents=[common], help=paravirt.__doc__)
-    knowing.add_argument("cases", nargs="*", default=["getpid", "page-fault"], help="workloads")
+    knowing.add_argument("cases", nargs="*", default=["getpid", "pipe", "fork"], help="workloads")
     knowing.add_argument("--size", type=int, default=128, help="MiB of disk (128)")
     knowing.add_argument("--seconds", type=float, default=0.3, help="of each workload (0.3)")
     knowing.set_defaults(command=paravirt.main)

@@ -32,8 +32,10 @@ class _UnixStream:
         self._end = end
         self._wake = wake
         self._closed = False
+        #: What is waited for beside input: room to send.
+        self._full = 0
         end.setblocking(False)
-        host.watch(end, selectors.EVENT_READ, self._ready)
+        self._watch()
 
     def send(self, data: bytes) -> int:
         """Hands on as much as the program's socket takes."""
@@ -43,8 +45,9 @@ class _UnixStream:
             sent = 0
         except OSError:
             return len(data)  # nobody hears it any more; the end is found by reading
-        if sent < len(data):
-            self._host.watch(self._end, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)
+        self._full = selectors.EVENT_WRITE if sent < len(data) else 0
+        if self._full:
+            self._watch()
         return sent
 
     def receive(self, limit: int) -> bytes | None:
@@ -52,7 +55,7 @@ class _UnixStream:
         try:
             data = self._end.recv(limit)
         except BlockingIOError:
-            self._host.watch(self._end, selectors.EVENT_READ, self._ready)
+            self._watch()
             return b""
         except OSError:
             return None
@@ -69,6 +72,9 @@ class _UnixStream:
             self._closed = True
             self._host.forget(self._end)
             self._end.close()
+
+    def _watch(self) -> None:
+        self._host.watch(self._end, selectors.EVENT_READ | self._full, self._ready)
 
     def _ready(self) -> None:
         # Once: it is asked for again when everything was read.

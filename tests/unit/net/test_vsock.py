@@ -29,9 +29,20 @@ def test_guest_to_host(tmp_path: Path) -> None:
         assert woken.acquire(timeout=10)
         assert stream.receive(10) == b"world"
         assert stream.receive(10) == b""
-        far.close()
+        # What does not fit waits for room, also when there is no input meanwhile.
+        total = 0
+        while sent := stream.send(bytes(1 << 16)):
+            total += sent
+            assert total < 1 << 24
+        assert stream.receive(10) == b""
+        while total > 0:
+            total -= len(far.recv(1 << 20))
         assert woken.acquire(timeout=10)
-        assert stream.receive(10) is None
+        assert stream.send(b"more") == 4
+        assert stream.receive(10) == b""
+        far.close()
+        while stream.receive(10) is not None:
+            assert woken.acquire(timeout=10)
         stream.close()
     with pytest.raises(NetworkError, match="vsock"):
         UnixSocketHost(tmp_path / "v", threading.RLock())
