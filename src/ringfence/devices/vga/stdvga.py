@@ -94,6 +94,8 @@ class StdVga(PciDevice):
             raise StateError("StdVga: the state of the VGA is missing")
         before = super().state()
         super().restore({key: value for key, value in state.items() if key != "vga"})
+        # What is mapped would be newer than what is restored.
+        self._hide_window()
         try:
             self.vga.restore(vga)
         except StateError:
@@ -158,13 +160,10 @@ class StdVga(PciDevice):
             wanted = _Shown(*direct, False)
         if wanted == self._shown:
             return
+        self._hide_window()
         # From here on every change of a register comes to Python: the map may have to follow.
         video.set_watched(wanted is not None)
-        shown, self._shown = self._shown, wanted
-        if shown is not None:
-            self._map.unmap(shown.address, shown.size)
-            if shown.text:
-                video.sync_text(leave=True)
+        self._shown = wanted
         if wanted is None:
             return
         memory = video.memory
@@ -174,6 +173,14 @@ class StdVga(PciDevice):
         self._map.map(
             wanted.address, memory, offset=wanted.offset, size=wanted.size, log_dirty=True
         )
+
+    def _hide_window(self) -> None:
+        """Takes away what is mapped."""
+        shown, self._shown = self._shown, None
+        if shown is not None and self._map is not None:
+            self._map.unmap(shown.address, shown.size)
+            if shown.text:
+                self.vga.video.sync_text(leave=True)
 
 
 class _Shown(NamedTuple):
