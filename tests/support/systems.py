@@ -189,8 +189,6 @@ SYSTEMS = (
         name="ipxe",
         machine=cdrom("ipxe", r"usr/lib/ipxe/ipxe\.iso"),
         steps=(Shows("iPXE initialising devices...ok"), Shows("Features:")),
-        limit=150,
-        tags=frozenset({"soak"}),
     ),
     Guest(
         name="syslinux-floppy",

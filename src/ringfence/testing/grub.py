@@ -31,7 +31,17 @@ _FAT, _ACTIVE = 0x0C, 0x80
 #: Modules that are linked into the core image.
 GRUB_MODULES = (
     *("biosdisk", "part_msdos", "fat", "normal", "configfile", "echo", "test", "ls", "cat"),
-    *("linux", "linux16", "multiboot", "multiboot2", "serial", "terminal", "halt", "reboot"),
+    *(
+        "linux",
+        "linux16",
+        "multiboot",
+        "multiboot2",
+        "gzio",
+        "serial",
+        "terminal",
+        "halt",
+        "reboot",
+    ),
 )
 
 
