@@ -224,7 +224,6 @@ SYSTEMS = (
             Shows(SHELL.format("x86_64"), on="serial", never="Panic on CPU"),
         ),
         limit=240,
-        tags=frozenset({"soak"}),
     ),
     Guest(
         name="invaders",

@@ -119,6 +119,10 @@ pub(super) fn extension(features: &FeatureSet, extension: CpuidFeature) -> bool 
 
 /// [`Availability`] of an instruction for a guest that sees `features`.
 pub(super) fn of(features: &FeatureSet, code: Code) -> Availability {
+    // Without shadow stacks they are the hint NOPs whose encodings they took (SDM vol. 2, RDSSPD).
+    if matches!(code, Code::Rdsspd_r32 | Code::Rdsspq_r64) {
+        return Availability::Present;
+    }
     if code
         .cpuid_features()
         .iter()

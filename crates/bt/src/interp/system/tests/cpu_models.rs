@@ -471,3 +471,12 @@ fn control_registers_follow_the_model() {
         );
     }
 }
+
+#[test]
+fn shadow_stack_reads_are_hints_without_shadow_stacks() {
+    for model in ["host", "x86-64-v2"] {
+        for code in [Code::Rdsspd_r32, Code::Rdsspq_r64] {
+            assert_eq!(here(model).availability(code), Availability::Present);
+        }
+    }
+}
