@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import boot, compute, disk, firmware, paravirt, platforms, profile, screen, start
+from bench import boot, compute, disk, exits, firmware, paravirt, platforms, profile, screen, start
 
 
 def main() -> int:
@@ -12,13 +12,13 @@ def main() -> int:
         prog="python -m bench", description=__import__("bench").__doc__
     )
     commands = parser.add_subparsers(
-        required=True, metavar="start|boot|firmware|disk|compute|paravirt|profile|screen"
+        required=True, metavar="start|boot|firmware|disk|compute|paravirt|exits|profile|screen"
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--image", default="debian", help="image to boot (debian)")
     common.add_argument("--runs", type=int, default=3, help="measurements of each kind (3)")
     common.add_argument("--memory", default="512M", help="guest memory (512M)")
-    common.add_argument("--engine", default="auto", help="Ringfence's engine (auto)")
+    common.add_argument("--engine", default="bt", help="engine of the column ringfence (bt)")
     common.add_argument("--qemu-cpu", default="max", help="QEMU's processor model (max)")
     common.add_argument("--json", action="store_true", help="print for programs")
     common.add_argument(
@@ -47,8 +47,7 @@ def main() -> int:
     knowing.add_argument("cases", nargs="*", default=["getpid", "pipe", "fork"], help="workloads")
     knowing.add_argument("--size", type=int, default=128, help="MiB of disk (128)")
     knowing.add_argument("--seconds", type=float, default=0.3, help="of each workload (0.3)")
-    knowing.set_defaults(command=paravirt.main)
-    profiling = commands.add_parser("profile", parents=[common], help=profile.__doc__)
+    knowing.set_defaults(command=paravirt.main)    profiling = commands.add_parser("profile", parents=[common], help=profile.__doc__)
     profiling.add_argument("cases", nargs="*", help="boot, and workloads (all)")
     profiling.add_argument(
         "--seconds", type=float, default=1.0, help="least time of a measurement (1.0)"

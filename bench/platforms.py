@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from bench import work
 from bench.agent import Agent, AgentError
-from ringfence import images
+from ringfence import engines, images
 from ringfence.errors import RingfenceError
 
 QEMU = "qemu-system-x86_64"
@@ -180,7 +180,19 @@ class Ringfence:
         return str(result.stdout)
 
 
-PLATFORMS = {platform.name: platform for platform in (Ringfence, Qemu, Native)}
+class Kvm(Ringfence):
+    """Ringfence on KVM, where the host's is worth it."""
+
+    name = "kvm"
+
+    def __init__(self, image: images.Image, initrd: Path, memory: str = "512M", **_: Any) -> None:
+        known = engines.probe("kvm")
+        if not known.available or not known.advised:
+            raise UnavailableError(known.reason)
+        super().__init__(image, initrd, memory, engine="kvm")
+
+
+PLATFORMS = {platform.name: platform for platform in (Ringfence, Kvm, Qemu, Native)}
 
 
 def check_names(chosen: Sequence[str]) -> None:

@@ -6,7 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-PAIRS = (("ringfence", "qemu-tcg"), ("ringfence", "native"), ("qemu-tcg", "native"))
+PAIRS = (
+    ("ringfence", "qemu-tcg"),
+    ("ringfence", "native"),
+    ("kvm", "native"),
+    ("qemu-tcg", "native"),
+    ("kvm", "bt"),
+)
 
 
 class Series:

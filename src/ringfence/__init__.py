@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ringfence.errors import (
     CommandFailed,
     ConfigError,
+    EmulationError,
     EngineError,
     GuestError,
     GuestOutOfMemory,
@@ -51,6 +52,7 @@ __all__ = [
     "ConfigError",
     "Console",
     "DiskConfig",
+    "EmulationError",
     "EngineError",
     "ExitReason",
     "GuestError",

@@ -15,6 +15,7 @@
     │       └── InitrdError     this initial RAM disk can't be loaded
     ├── NetworkError            the host end of a network card can't be opened
     ├── EngineError             the engine can't run, or failed
+    │   └── EmulationError      the guest did what the engine can't
     └── GuestError              the guest did something its user should know
         ├── GuestPanic          its kernel panicked
         │   └── GuestOutOfMemory    for want of memory (or a command was killed for it)
@@ -33,6 +34,7 @@ from collections.abc import Mapping, Sequence
 __all__ = [
     "CommandFailed",
     "ConfigError",
+    "EmulationError",
     "EngineError",
     "GuestError",
     "GuestOutOfMemory",
@@ -135,11 +137,70 @@ class NetworkError(RingfenceError):
     exit_status = 69
 
 
+class _WithProcessor:
+    """The state of a processor that could not go on."""
+
+    registers: dict[str, int]
+    system_registers: dict[str, object]
+    disassembly: list[str]
+
+    def _keep(
+        self,
+        registers: Mapping[str, int] | None,
+        system_registers: Mapping[str, object] | None,
+        disassembly: Sequence[str],
+    ) -> None:
+        self.registers = dict(registers or {})
+        self.system_registers = dict(system_registers or {})
+        self.disassembly = list(disassembly)
+
+    def report(self) -> str:
+        """The processor's state and its last instructions, to print."""
+        lines: list[str] = []
+        values = [f"{name:>6}={value:016x}" for name, value in self.registers.items()]
+        lines += [" ".join(values[i : i + 4]) for i in range(0, len(values), 4)]
+        plain = [
+            f"{name:>6}={value:016x}"
+            for name, value in self.system_registers.items()
+            if isinstance(value, int)
+        ]
+        lines += [" ".join(plain[i : i + 4]) for i in range(0, len(plain), 4)]
+        for name, value in self.system_registers.items():
+            if isinstance(value, Mapping):
+                parts = " ".join(f"{k}={v:x}" for k, v in value.items() if isinstance(v, int))
+                lines.append(f"{name:>6}: {parts}")
+        if self.disassembly:
+            lines.append("last instructions:")
+            lines += [f"  {line}" for line in self.disassembly]
+        return "\n".join(lines)
+
+
 class EngineError(RingfenceError):
     """The engine can't run on this host, or met a defect of its own."""
 
     code = "engine-failed"
     exit_status = 70
+
+
+class EmulationError(_WithProcessor, EngineError):
+    """The guest did what the engine can't: an instruction that it lacks, in a state that it lacks.
+
+    ``registers`` and ``system_registers`` hold the processor's state by name, ``disassembly`` the
+    last instructions, newest last. The text names the instruction.
+    """
+
+    code = "emulation-failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        registers: Mapping[str, int] | None = None,
+        system_registers: Mapping[str, object] | None = None,
+        disassembly: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self._keep(registers, system_registers, disassembly)
 
 
 class GuestError(RingfenceError):
@@ -170,7 +231,7 @@ class GuestOutOfMemory(GuestPanic):
     exit_status = 122
 
 
-class GuestShutdown(GuestError):  # noqa: N818
+class GuestShutdown(_WithProcessor, GuestError):  # noqa: N818
     """A processor of the guest shut down after a triple fault (SDM vol. 3A, 6.15).
 
     ``registers`` and ``system_registers`` hold its state by name, ``disassembly`` the last
@@ -190,29 +251,7 @@ class GuestShutdown(GuestError):  # noqa: N818
         disassembly: Sequence[str] = (),
     ) -> None:
         super().__init__(message, console=console)
-        self.registers = dict(registers or {})
-        self.system_registers = dict(system_registers or {})
-        self.disassembly = list(disassembly)
-
-    def report(self) -> str:
-        """The processor's state and its last instructions, to print."""
-        lines: list[str] = []
-        values = [f"{name:>6}={value:016x}" for name, value in self.registers.items()]
-        lines += [" ".join(values[i : i + 4]) for i in range(0, len(values), 4)]
-        plain = [
-            f"{name:>6}={value:016x}"
-            for name, value in self.system_registers.items()
-            if isinstance(value, int)
-        ]
-        lines += [" ".join(plain[i : i + 4]) for i in range(0, len(plain), 4)]
-        for name, value in self.system_registers.items():
-            if isinstance(value, Mapping):
-                parts = " ".join(f"{k}={v:x}" for k, v in value.items() if isinstance(v, int))
-                lines.append(f"{name:>6}: {parts}")
-        if self.disassembly:
-            lines.append("last instructions:")
-            lines += [f"  {line}" for line in self.disassembly]
-        return "\n".join(lines)
+        self._keep(registers, system_registers, disassembly)
 
 
 class GuestStopped(GuestError):  # noqa: N818

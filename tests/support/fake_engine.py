@@ -56,6 +56,8 @@ class Interrupted:
 class FakeError(Exception):
     """What this engine raises."""
 
+    code = "internal"
+
 
 Guest = Generator[Any, int, None]
 Program = Callable[["FakeMachine", int], Guest]

@@ -9,12 +9,13 @@ import click
 
 from ringfence.cli.lazy import LazyGroup
 from ringfence.cli.signals import Terminated, raised
-from ringfence.errors import GuestError, GuestShutdown, RingfenceError
+from ringfence.errors import EmulationError, GuestError, GuestShutdown, RingfenceError
 
 _PLACES = {
     "run": "ringfence.cli.commands.run:run",
     "screenshot": "ringfence.cli.commands.screenshot:screenshot",
     "image": "ringfence.cli.commands.image:image",
+    "doctor": "ringfence.cli.commands.doctor:doctor",
     "completion": "ringfence.cli.commands.completion:completion",
 }
 
@@ -52,6 +53,7 @@ def cli() -> None:
       ringfence run                       a shell in a fresh machine
       ringfence run debian -- uname -a    one command, its output, its exit status
       ringfence image ls                  what there is to boot
+      ringfence doctor                    what this host can do
     """
 
 
@@ -95,7 +97,7 @@ def _report(error: RingfenceError) -> int:
             click.secho(f"  | {printable(line)}", err=True, dim=True)
     prefix = click.style("error:", fg="red", bold=True)
     click.echo(f"{prefix} {printable(str(error))}", err=True)
-    if isinstance(error, GuestShutdown) and (report := error.report()):
+    if isinstance(error, GuestShutdown | EmulationError) and (report := error.report()):
         click.echo(report, err=True)
     return error.exit_status
 

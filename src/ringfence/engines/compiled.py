@@ -34,7 +34,7 @@ class CompiledEngine:
 
     def __init__(self, name: str, **options: Any) -> None:
         self.name = name
-        self._options = options
+        self.options = options
 
     def create_memory(self, size: int) -> EngineMemory:
         """Makes memory of whole pages, zeroed, to be mapped.
@@ -55,7 +55,7 @@ class CompiledEngine:
             EngineError: the host refuses.
         """
         try:
-            return _core.Machine(self.name, vcpus=vcpus, cpu=cpu, **self._options)
+            return _core.Machine(self.name, vcpus=vcpus, cpu=cpu, **self.options)
         except _core.CoreError as error:
             if error.code == "cpu_model":
                 raise ConfigError(f"cpu: {error}") from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ringfence.errors import (
+    EmulationError,
     EngineError,
     GuestOutOfMemory,
     GuestPanic,
@@ -33,6 +34,8 @@ class ExitReason(StrEnum):
     STOPPED = "stopped"
     #: The machine's time was over.
     TIMEOUT = "timeout"
+    #: The guest did what the engine can't.
+    EMULATION = "emulation"
     #: The engine or a device of ours failed.
     FAILED = "failed"
 
@@ -46,7 +49,8 @@ class MachineExit:
     message: str = ""
     #: What the guest wrote to the debug-exit port.
     status: int = 0
-    #: After a triple fault: which processor, its registers, and its last instructions.
+    #: After a triple fault, or what can't be emulated: which processor, its registers, and its
+    #: last instructions.
     processor: int = 0
     registers: Mapping[str, int] = field(default_factory=dict)
     system_registers: Mapping[str, object] = field(default_factory=dict)
@@ -71,6 +75,13 @@ class MachineExit:
             )
         if self.reason is ExitReason.TIMEOUT:
             return GuestTimeout(self.message, console=self.console)
+        if self.reason is ExitReason.EMULATION:
+            return EmulationError(
+                f"processor {self.processor} of the guest can't go on: {self.message}",
+                registers=self.registers,
+                system_registers=self.system_registers,
+                disassembly=self.disassembly,
+            )
         if self.reason is ExitReason.FAILED:
             error = EngineError(self.message)
             error.__cause__ = self.cause

@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 from ringfence.boards import FirmwareImage
 from ringfence.errors import ImageError, ImageNotFound
 
-__all__ = ["FileStore", "MemoryStore", "find_firmware"]
+__all__ = ["FileStore", "MemoryStore", "find_firmware", "places"]
 
 _LARGEST = 64 << 20
 _BIOS = (
@@ -35,6 +35,11 @@ _UEFI = (
     _Uefi("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
     _Uefi("/usr/share/qemu/edk2-x86_64-code.fd", "/usr/share/qemu/edk2-i386-vars.fd"),
 )
+
+
+def places(name: str) -> tuple[str, ...]:
+    """Where packages put the code of ``bios`` or ``uefi``."""
+    return _BIOS if name == "bios" else tuple(pair.code for pair in _UEFI)
 
 
 class MemoryStore:

@@ -431,7 +431,7 @@ class Machine:
             board,
             self._lock,
             shutdown=self._shutdown,
-            failed=self._failed,
+            failed=self._processor_failed,
             left=self._left,
         )
         self._boot = _Boot(machine, vcpus, clock, board, memory, queues, processors)
@@ -570,6 +570,24 @@ class Machine:
         limit = self.config.timeout
         assert limit is not None
         self.finish(MachineExit(ExitReason.TIMEOUT, f"the machine did not end within {limit:g} s"))
+
+    def _processor_failed(self, error: BaseException, index: int) -> None:
+        boot = self._boot
+        if boot is None or getattr(error, "code", "") != "emulation":
+            self._failed(error)
+            return
+        vcpu = boot.vcpus[index]
+        self.finish(
+            MachineExit(
+                ExitReason.EMULATION,
+                str(error),
+                processor=index,
+                registers=vcpu.registers(),
+                system_registers=vcpu.system_registers(),
+                disassembly=tuple(vcpu.recent_code()),
+                cause=error,
+            )
+        )
 
     def _failed(self, error: BaseException) -> None:
         self.finish(MachineExit(ExitReason.FAILED, f"{type(error).__name__}: {error}", cause=error))

@@ -35,7 +35,8 @@ class Processors:
         board: What answers the exits.
         lock: The machine's lock.
         shutdown: Called under the lock, with the index of a processor that shut down.
-        failed: Called under the lock when the engine or a device raises.
+        failed: Called under the lock when the engine or a device raises, with the index of the
+            processor.
         left: Called by the last thread when all have left.
     """
 
@@ -47,7 +48,7 @@ class Processors:
         lock: RLock,
         *,
         shutdown: Callable[[int], None],
-        failed: Callable[[BaseException], None],
+        failed: Callable[[BaseException, int], None],
         left: Callable[[], None],
     ) -> None:
         self._vcpus = vcpus
@@ -107,7 +108,7 @@ class Processors:
             self._run(index)
         except Exception as error:  # noqa: BLE001 - a defect ends the machine, not the process
             with self._lock:
-                self._failed(error)
+                self._failed(error, index)
         with self._lock:
             self._inside -= 1
             last = self._inside == 0

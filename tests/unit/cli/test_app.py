@@ -18,6 +18,7 @@ COMMANDS = [
     ("image", "ls"),
     ("image", "pull"),
     ("image", "rm"),
+    ("doctor",),
     ("completion",),
 ]
 

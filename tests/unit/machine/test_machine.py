@@ -9,6 +9,7 @@ import pytest
 
 from ringfence.config import MachineConfig
 from ringfence.errors import (
+    EmulationError,
     EngineError,
     GuestOutOfMemory,
     GuestPanic,
@@ -237,6 +238,24 @@ def test_triple_fault_tells_state_and_code() -> None:
     assert "rip=0000000000100000" in report
     assert "cs: base=0 limit=ffffffff attributes=c09b selector=10" in report
     assert "int3" in report
+
+
+def test_what_the_engine_can_not_do_tells_state_and_code() -> None:
+    def guest(machine: fake.FakeMachine, index: int) -> fake.Guest:
+        error = fake.FakeError("the engine can't execute xlatb: it has not learnt to")
+        error.code = "emulation"
+        raise error
+        yield
+
+    machine, _ = make(guest)
+    machine.start()
+    assert reason(machine) is ExitReason.EMULATION
+    assert machine.exit is not None
+    error = machine.exit.error()
+    assert isinstance(error, EmulationError)
+    assert "can't execute xlatb" in str(error)
+    assert "rip=0000000000100000" in error.report()
+    assert "int3" in error.report()
 
 
 PANIC = "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n"

@@ -141,6 +141,10 @@ def run(
             options["append"] = f"loglevel=7 {options['append']}".strip()
     from ringfence import VM
 
+    if verbose and options["engine"] == "auto":
+        from ringfence.engines import choice
+
+        click.echo(choice()[1], err=True)
     shell = image is not None and command is None
     if (screen or record_screen) and options["display"] == "auto":
         options["display"] = "vga"
