@@ -19,7 +19,7 @@ const LONGEST_BURST: u32 = 4096;
 const CHIPS: std::ops::Range<u64> = 0xfec0_0000..0xfef0_0000;
 
 /// Components of XCR0 that `bt` has.
-const HELPED: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX;
+const HELPED: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX | cr::XCR0_AVX512;
 
 /// Makes the processor that helps.
 type Maker = Box<dyn FnMut() -> Result<BtVcpu, EngineError> + Send>;

@@ -274,18 +274,8 @@ impl Core {
     fn prepare(&mut self) -> Result<Option<Exit>, EngineError> {
         self.answer_requests();
         let cpu = self.cpu();
-        match self.incomplete.take() {
-            None => {}
-            Some(Incomplete::Instruction) => {
-                self.world.begin_instruction();
-                let result = step(cpu, &mut self.world);
-                if let Some(exit) = self.after_step(result) {
-                    return Ok(Some(exit));
-                }
-            }
-            Some(Incomplete::Interrupt(vector)) => return Ok(self.interrupt(vector)),
-            Some(Incomplete::Nmi) => return Ok(self.nmi()),
-            Some(Incomplete::Exception(exception)) => return Ok(self.exception(exception)),
+        if let Some(exit) = self.complete() {
+            return Ok(Some(exit));
         }
         let context = self.context();
         if context.kick.load(Ordering::Relaxed) != 0 {

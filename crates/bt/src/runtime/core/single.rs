@@ -5,6 +5,7 @@ use ringfence_engine::{EngineError, Exit, Injected, InjectedKind};
 use super::gs::set_gs_base;
 use super::{Core, Incomplete, Next, Running};
 use crate::env::Exception;
+use crate::interp::step;
 use crate::interp::system::{Delivery, deliver_exception};
 
 impl Core {
@@ -21,17 +22,31 @@ impl Core {
             self.world.complete(exit, completion);
         }
         let running = Running::new(&self.mailbox);
+        self.answer_requests();
         let exit = if self.incomplete.is_some() {
-            self.prepare()
+            self.complete()
         } else {
-            self.answer_requests();
-            Ok(match self.interpret() {
+            match self.interpret() {
                 Next::Leave(exit) => Some(exit),
                 Next::Continue | Next::Enter(_) => None,
-            })
+            }
         };
         drop(running);
-        Ok(exit?.map(|exit| self.leave(exit)))
+        Ok(exit.map(|exit| self.leave(exit)))
+    }
+
+    /// Does the rest of what waited for the machine's answer, or what comes before all else.
+    pub(super) fn complete(&mut self) -> Option<Exit> {
+        match self.incomplete.take()? {
+            Incomplete::Instruction => {
+                self.world.begin_instruction();
+                let result = step(self.cpu(), &mut self.world);
+                self.after_step(result)
+            }
+            Incomplete::Interrupt(vector) => self.interrupt(vector),
+            Incomplete::Nmi => self.nmi(),
+            Incomplete::Exception(exception) => self.exception(exception),
+        }
     }
 
     /// Whether an instruction waits for the machine's answer.
