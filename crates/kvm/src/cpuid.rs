@@ -22,6 +22,10 @@ const XSAVE_SIZE: u32 = 4096;
 /// Components of XCR0 that fit into it: x87, SSE, AVX, AVX-512.
 const XCR0: u64 = cr::XCR0_X87 | cr::XCR0_SSE | cr::XCR0_AVX | 7 << 5;
 
+/// Where KVM tells what it offers its guests, and where our models do, behind their own leaves.
+const KVM_FEATURES: u32 = 0x4000_0001;
+const OUR_KVM_FEATURES: u32 = 0x4000_0101;
+
 /// Brand string and its like, which KVM leaves to its user.
 fn processor(leaf: u32) -> [u32; 4] {
     // SAFETY: every x86-64 processor has CPUID, and it has no effect.
@@ -48,6 +52,13 @@ fn offer(host: &Host, chips: Chips) -> Offer {
         // They need MSRs that only the kernel's local APIC answers.
         named.remove(Feature::X2APIC);
         named.remove(Feature::TSC_DEADLINE);
+        for feature in [
+            Feature::KVM_PV_EOI,
+            Feature::KVM_PV_UNHALT,
+            Feature::KVM_PV_SCHED_YIELD,
+        ] {
+            named.remove(feature);
+        }
     } else if host.kvm.check_extension(Cap::TscDeadlineTimer) {
         own = own.with(&[Feature::TSC_DEADLINE]);
     }
@@ -77,6 +88,7 @@ pub fn model(
     let offer = offer(host, chips);
     let source = |leaf, subleaf| match leaf {
         0x8000_0002..=0x8000_0004 => processor(leaf),
+        OUR_KVM_FEATURES => host.supported(KVM_FEATURES, 0),
         _ => host.supported(leaf, subleaf),
     };
     Model::with_spec(&source, &offer, spec, vcpus, tsc_hz)
@@ -84,7 +96,10 @@ pub fn model(
 
 /// The features that can be had on this host.
 pub fn features(host: &Host, chips: Chips) -> FeatureSet {
-    let source = |leaf, subleaf| host.supported(leaf, subleaf);
+    let source = |leaf, subleaf| match leaf {
+        OUR_KVM_FEATURES => host.supported(KVM_FEATURES, 0),
+        _ => host.supported(leaf, subleaf),
+    };
     *Model::new(&source, &offer(host, chips), 1, 1).features()
 }
 
@@ -102,7 +117,7 @@ const fn subleaves(leaf: u32) -> Option<u32> {
 /// The leaves of processor `vcpu` as KVM_SET_CPUID2 takes them.
 pub(crate) fn entries(model: &Model, vcpu: u32) -> Result<CpuId, EngineError> {
     let mut entries = Vec::with_capacity(80);
-    for base in [0, 0x4000_0000, 0x8000_0000] {
+    for base in [0, 0x4000_0000, 0x4000_0100, 0x8000_0000] {
         let [largest, ..] = model.get(Dynamic::default(), vcpu, base, 0);
         if largest < base {
             continue;
