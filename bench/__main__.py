@@ -47,7 +47,10 @@ def main() -> int:
     knowing.add_argument("cases", nargs="*", default=["getpid", "pipe", "fork"], help="workloads")
     knowing.add_argument("--size", type=int, default=128, help="MiB of disk (128)")
     knowing.add_argument("--seconds", type=float, default=0.3, help="of each workload (0.3)")
-    knowing.set_defaults(command=paravirt.main)    profiling = commands.add_parser("profile", parents=[common], help=profile.__doc__)
+    knowing.set_defaults(command=paravirt.main)
+    exiting = commands.add_parser("exits", parents=[common], help=exits.__doc__)
+    exiting.set_defaults(command=exits.main)
+    profiling = commands.add_parser("profile", parents=[common], help=profile.__doc__)
     profiling.add_argument("cases", nargs="*", help="boot, and workloads (all)")
     profiling.add_argument(
         "--seconds", type=float, default=1.0, help="least time of a measurement (1.0)"
