@@ -67,6 +67,7 @@ class Guest:
             return self.vcpu.run(completion)
         finally:
             timer.cancel()
+            timer.join()
 
     def until_out(self, port: int = 0xF4) -> int:
         """Runs to an OUT; the value written."""
