@@ -125,6 +125,8 @@ pub struct Cpu {
     pub smm_nmi_blocked: bool,
     /// Where it saves the state, less 8000h.
     pub smbase: u32,
+    /// FERR# is active: an x87 exception was reported while CR0.NE was clear.
+    pub fpu_error: bool,
     /// HLT: wait for an interrupt.
     pub halted: bool,
     /// Data and I/O breakpoints that were met, by number: a debug exception is due.
@@ -161,6 +163,7 @@ impl Cpu {
             smm_nmi_blocked: false,
             smbase: 0,
             halted: false,
+            fpu_error: false,
             breakpoints_hit: 0,
             msr: Msrs::default(),
             xsave: XsaveArea([0; XSAVE_SIZE]),
@@ -216,6 +219,7 @@ impl Cpu {
         self.halted = false;
         self.smm = false;
         self.breakpoints_hit = 0;
+        self.fpu_error = false;
         if !init {
             self.smbase = 0x3_0000;
             self.xcr0 = cr::XCR0_X87;

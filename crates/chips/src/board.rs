@@ -15,6 +15,12 @@ const TIMER_PIN: u8 = 2;
 const CLOCK_IRQ: u8 = 8;
 /// I/O APIC pin of the PICs' INTR.
 const PIC_PIN: u8 = 0;
+/// IRQ of the x87's FERR#.
+const FPU_IRQ: u32 = 13;
+/// Port that ends the x87's interrupt and raises IGNNE#.
+pub(crate) const FPU_PORT: u16 = 0xf0;
+/// Port that reset the 80287; nothing today.
+const FPU_RESET_PORT: u16 = 0xf1;
 /// Timer interrupts that are made up for when the guest or the host was late; more are dropped.
 const MAX_LATE_TICKS: u64 = 100;
 /// Nanoseconds between two refresh requests: 18 input clocks of the PIT.
@@ -37,6 +43,9 @@ pub(crate) struct Board {
     pub(crate) hpet: Hpet,
     pit: Pit,
     port61: u8,
+    /// FERR# is active, and IGNNE#.
+    fpu_error: bool,
+    fpu_ignored: bool,
     /// Timer interrupts that have not been delivered yet.
     late_ticks: u64,
 }
@@ -46,7 +55,8 @@ impl Board {
     pub(crate) const fn has_port(port: u16) -> bool {
         matches!(
             port,
-            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 | 0x40..=0x43 | 0x61
+            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 | 0x40
+                ..=0x43 | 0x61 | FPU_PORT | FPU_RESET_PORT
         )
     }
 
@@ -54,6 +64,7 @@ impl Board {
     pub(crate) fn port_read(&mut self, port: u16, now: u64) -> u8 {
         match port {
             0x40..=0x43 => self.pit.read((port & 3) as u8, now),
+            FPU_PORT | FPU_RESET_PORT => 0xff,
             0x61 => {
                 let refresh = if (now / REFRESH) & 1 != 0 {
                     PORT61_REFRESH
@@ -71,6 +82,7 @@ impl Board {
     pub(crate) fn port_write(&mut self, port: u16, value: u8, now: u64) {
         match port {
             0x40..=0x43 => self.pit.write((port & 3) as u8, value, now),
+            FPU_PORT | FPU_RESET_PORT => {}
             0x61 => {
                 self.port61 = value & PORT61_BITS;
                 self.pit.set_gate2(value & PORT61_GATE != 0, now);
@@ -93,6 +105,26 @@ impl Board {
                 self.ioapic.set_line(gsi, level, bus);
             }
         }
+    }
+
+    /// Follows FERR#: its rise is latched as an interrupt, its fall ends IGNNE#.
+    pub(crate) fn set_fpu_error(&mut self, active: bool, bus: Bus<'_>) {
+        if active && !self.fpu_error {
+            self.set_line(FPU_IRQ, true, bus);
+        }
+        self.fpu_error = active;
+        self.fpu_ignored &= active;
+    }
+
+    /// IGNNE#.
+    pub(crate) fn ignores_fpu_error(&self) -> bool {
+        self.fpu_ignored
+    }
+
+    /// A write to [`FPU_PORT`].
+    pub(crate) fn ignore_fpu_error(&mut self, bus: Bus<'_>) {
+        self.set_line(FPU_IRQ, false, bus);
+        self.fpu_ignored = self.fpu_error;
     }
 
     /// Sets IRQ 0; whether that is an interrupt that the guest will see as one of its own.

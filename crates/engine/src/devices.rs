@@ -81,6 +81,12 @@ pub trait LocalDevices: Send + Sync + Debug {
     fn take_wake(&self, _vcpu: u32) -> bool {
         false
     }
+    /// FERR#: an unmasked x87 exception waits while CR0.NE is clear.
+    fn set_fpu_error(&self, _vcpu: u32, _active: bool) {}
+    /// IGNNE#: x87 instructions go on in spite of FERR#.
+    fn ignores_fpu_error(&self, _vcpu: u32) -> bool {
+        false
+    }
     /// CR8: bits 7:4 of the task-priority register.
     fn task_priority(&self, vcpu: u32) -> u64;
     /// Sets CR8.

@@ -103,7 +103,9 @@ impl Mode {
         } else if cpu.rflags & flags::AC != 0 && cpu.cr4 & cr::CR4_SMAP != 0 {
             bits |= ACCESS;
         }
-        if cpu.cr0 & (cr::CR0_EM | cr::CR0_TS) == 0 && cpu.cr4 & cr::CR4_OSFXSR != 0 {
+        // The interpreter sees when FERR# falls.
+        let seen = cpu.fpu_error;
+        if !seen && cpu.cr0 & (cr::CR0_EM | cr::CR0_TS) == 0 && cpu.cr4 & cr::CR4_OSFXSR != 0 {
             bits |= FPU;
             if cpu.cr4 & cr::CR4_OSXSAVE != 0 && cpu.xcr0 & 7 == 7 && bits & (REAL | V86) == 0 {
                 bits |= AVX;

@@ -104,6 +104,12 @@ impl LocalDevices for Ports {
     fn write_msr(&self, vcpu: u32, index: u32, value: u64) -> Option<Result<(), ()>> {
         self.platform.write_msr(vcpu, index, value)
     }
+    fn set_fpu_error(&self, vcpu: u32, active: bool) {
+        self.platform.set_fpu_error(vcpu, active);
+    }
+    fn ignores_fpu_error(&self, vcpu: u32) -> bool {
+        self.platform.ignores_fpu_error(vcpu)
+    }
     fn task_priority(&self, vcpu: u32) -> u64 {
         self.platform.task_priority(vcpu)
     }

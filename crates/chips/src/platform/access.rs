@@ -6,7 +6,7 @@ use ringfence_engine::{IoAddress, LocalDevices, VcpuEvent};
 
 use super::slot::summary;
 use super::{Pass, Platform, lock, pm_timer_ticks};
-use crate::board::Board;
+use crate::board::{Board, FPU_PORT};
 use crate::lapic::Effect;
 use crate::{hpet, ioapic};
 
@@ -76,7 +76,10 @@ impl LocalDevices for Platform {
             return self.video.port_write(port, size, value);
         }
         let mut pass = Pass::default();
-        self.with_board(&mut pass, |board, now, _| {
+        self.with_board(&mut pass, |board, now, bus| {
+            if port == FPU_PORT {
+                board.ignore_fpu_error(bus);
+            }
             for (index, byte) in (0..size.min(4)).zip(value.to_le_bytes()) {
                 if let Some(port) = port.checked_add(index.into())
                     && Board::has_port(port)
@@ -248,6 +251,16 @@ impl LocalDevices for Platform {
             .map(|effect| self.apply(effect, &mut pass));
         self.finish(pass);
         Some(result)
+    }
+
+    fn set_fpu_error(&self, _vcpu: u32, active: bool) {
+        let mut pass = Pass::default();
+        self.with_board(&mut pass, |board, _, bus| board.set_fpu_error(active, bus));
+        self.finish(pass);
+    }
+
+    fn ignores_fpu_error(&self, _vcpu: u32) -> bool {
+        lock(&self.board).ignores_fpu_error()
     }
 
     fn task_priority(&self, vcpu: u32) -> u64 {

@@ -6,6 +6,7 @@
 //! whose handler sends the thread to [`native_recovery`].
 
 pub mod class;
+mod external;
 mod masked;
 mod opmask;
 mod signal;
@@ -26,6 +27,20 @@ use crate::env::{Env, Privilege, Trap};
 
 /// Executes a floating-point or vector instruction; `None` when it is not one that the host has.
 pub fn execute<E: Env>(
+    cpu: &mut Cpu,
+    env: &mut E,
+    instruction: &Instruction,
+) -> Option<Result<(), Trap>> {
+    if cpu.cr0 & cr::CR0_NE == 0 || cpu.fpu_error {
+        return external::report(cpu, env, instruction, |cpu, env| {
+            internal(cpu, env, instruction)
+        });
+    }
+    internal(cpu, env, instruction)
+}
+
+/// As [`execute`], with x87 exceptions as #MF.
+fn internal<E: Env>(
     cpu: &mut Cpu,
     env: &mut E,
     instruction: &Instruction,

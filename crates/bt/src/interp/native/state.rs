@@ -97,6 +97,20 @@ pub fn x87_words(cpu: &mut Cpu) -> (u16, u16) {
     (word(&cpu.xsave.0, 0), word(&cpu.xsave.0, FSW))
 }
 
+/// Sets FCW; FSW.ES and B follow from the masks.
+pub fn set_x87_control(cpu: &mut Cpu, control: u16) {
+    materialize(cpu, cr::XCR0_X87);
+    let area = &mut cpu.xsave.0;
+    let status = word(area, FSW) & !FSW_PENDING;
+    let pending = if status & !control & 0x3f != 0 {
+        FSW_PENDING
+    } else {
+        0
+    };
+    set_word(area, 0, control);
+    set_word(area, FSW, status | pending);
+}
+
 /// Replaces host addresses that a native run left in FIP and FDP by the guest's.
 pub fn fix_pointers(cpu: &mut Cpu, code: std::ops::Range<u64>, data: Option<u64>) {
     let area = &mut cpu.xsave.0;
