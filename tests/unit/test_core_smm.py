@@ -26,7 +26,7 @@ def machine() -> _core.Machine:
     machine.write(PAGE, bytes.fromhex("a30080000040ebf8"))
     flat = {"base": 0, "limit": 0xFFFFFFFF, "selector": 8}
     data = flat | {"attributes": 0xC093, "selector": 16}
-    segments = {name: data for name in ("ds", "es", "ss", "fs", "gs")}
+    segments = dict.fromkeys(("ds", "es", "ss", "fs", "gs"), data)
     vcpu = machine.vcpu(0)
     vcpu.set_system_registers({"cr0": 0x11, "cs": flat | {"attributes": 0xC09B}, **segments})
     vcpu.set_registers({"rip": PAGE, "rsp": 0x7000, "rax": 7, "rflags": 0x46})

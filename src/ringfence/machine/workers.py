@@ -30,6 +30,7 @@ class DiskWorkers:
         self._condition = Condition()
         self._waiting: deque[_Work] = deque()
         self._finished: deque[tuple[Done, OSError | None]] = deque()
+        self._defects: deque[Exception] = deque()
         self._active = 0
         self._idle = 0
         self._threads: list[Thread] = []
@@ -51,16 +52,47 @@ class DiskWorkers:
 
     def drain(self) -> None:
         """Waits until all work is done, and makes the calls; under the machine's lock."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._active == 0)
+        self._finish()
         self._call()
 
     def close(self) -> None:
         """Waits for what is under way and ends the threads; no call is made any more."""
+        self._finish()
         with self._condition:
-            self._condition.wait_for(lambda: self._active == 0)
             self._finished.clear()
             self._closed = True
+            self._condition.notify_all()
+
+    def _finish(self) -> None:
+        """Waits until all work is done.
+
+        What no thread has begun is done here: the threads may all be waiting for the lock.
+        """
+        while (work := self._next()) is not None:
+            self._do(*work)
+        with self._condition:
+            self._condition.wait_for(lambda: self._active == 0)
+
+    def _next(self) -> _Work | None:
+        with self._condition:
+            return self._waiting.popleft() if self._waiting else None
+
+    def _do(self, work: Callable[[], None], done: Done) -> None:
+        """Does work, and notes its outcome."""
+        error: OSError | None = None
+        failure: Exception | None = None
+        try:
+            work()
+        except OSError as caught:
+            error = caught
+        except Exception as caught:  # noqa: BLE001 - a defect ends the machine, not us
+            failure = caught
+        with self._condition:
+            if failure is None:
+                self._finished.append((done, error))
+            else:
+                self._defects.append(failure)
+            self._active -= 1
             self._condition.notify_all()
 
     def _serve(self) -> None:
@@ -72,29 +104,16 @@ class DiskWorkers:
                 self._idle -= 1
                 if not self._waiting:
                     return
-                work, done = self._waiting.popleft()
-            error: OSError | None = None
-            failure: Exception | None = None
-            try:
-                work()
-            except OSError as caught:
-                error = caught
-            except Exception as caught:  # noqa: BLE001 - a defect ends the machine, not us
-                failure = caught
+                work = self._waiting.popleft()
+            self._do(*work)
             del work
-            with self._condition:
-                if failure is None:
-                    self._finished.append((done, error))
-                self._active -= 1
-                self._condition.notify_all()
-            del done
             with self._lock:
-                if failure is not None:
-                    self._failed(failure)
                 self._call()
 
     def _call(self) -> None:
         """Makes the calls that wait."""
+        while self._defects:
+            self._failed(self._defects.popleft())
         while self._finished:
             done, error = self._finished.popleft()
             try:
