@@ -285,9 +285,11 @@ class Machine:
     def dirty_pages(self, address: int, size: int) -> bytes:
         """As :meth:`Memory.dirty_pages`, for a range that is mapped with ``log_dirty``."""
     def smi(self, vcpu: int = 0) -> None:
-        """Raises SMI# at a processor: it saves its state at SMBASE (30000h after power-up) plus
-        FE00h, in the layout of AMD64, and goes to SMBASE plus 8000h. Raises :class:`CoreError`
-        with code ``unsupported`` on an engine without system-management mode.
+        """Raises SMI# at a processor.
+
+        It saves its state at SMBASE (30000h after power-up) plus FE00h, in the layout of AMD64,
+        and goes to SMBASE plus 8000h. Raises :class:`CoreError` with code ``unsupported`` on an
+        engine without system-management mode.
         """
     def a20(self, enabled: bool) -> None:
         """Address line A20: while it is disabled, bit 20 of the processors' addresses is 0."""
