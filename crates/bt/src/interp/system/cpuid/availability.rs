@@ -137,6 +137,9 @@ pub(super) fn of(features: &FeatureSet, code: Code) -> Availability {
     }
     if bit_scan(code).is_some() {
         Availability::BitScan
+    } else if matches!(code, Code::Rdsspd_r32 | Code::Rdsspq_r64) {
+        // Without shadow stacks a no-operation (SDM vol. 2, RDSSP), by which Xen finds them out.
+        Availability::Present
     } else {
         Availability::Absent
     }

@@ -393,6 +393,14 @@ fn hidden_instructions_are_undefined() {
 }
 
 #[test]
+fn shadow_stack_pointers_read_as_nothing_without_shadow_stacks() {
+    // RDSSPQ RCX leaves its register alone.
+    let before = step("host", &[0x90]).unwrap().gpr;
+    let after = step("host", &[0xf3, 0x48, 0x0f, 0x1e, 0xc9]).unwrap().gpr;
+    assert_eq!(after, before);
+}
+
+#[test]
 fn bit_counts_without_their_feature_are_bit_scans() {
     // TZCNT and LZCNT of ECX = 10h.
     let (tzcnt, lzcnt) = ([0xf3, 0x0f, 0xbc, 0xc1], [0xf3, 0x0f, 0xbd, 0xc1]);
