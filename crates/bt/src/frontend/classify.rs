@@ -73,6 +73,10 @@ pub enum Kind {
     Stos,
     /// MOVS.
     Movs,
+    /// SCAS.
+    Scas,
+    /// CMPS.
+    Cmps,
     /// XLAT.
     Xlat,
     /// ENTER without nesting.
@@ -309,6 +313,8 @@ fn kind(code: Code) -> Kind {
         M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => return Kind::Lods,
         M::Stosb | M::Stosw | M::Stosd | M::Stosq => return Kind::Stos,
         M::Movsb | M::Movsw | M::Movsq => return Kind::Movs,
+        M::Scasb | M::Scasw | M::Scasd | M::Scasq => return Kind::Scas,
+        M::Cmpsb | M::Cmpsw | M::Cmpsq => return Kind::Cmps,
         M::Xlatb => return Kind::Xlat,
         M::Enter => return Kind::Enter,
         M::Popf | M::Popfd | M::Popfq => return Kind::PopFlags,
@@ -325,6 +331,7 @@ fn kind(code: Code) -> Kind {
     }
     match code {
         Code::Movsd_m32_m32 => return Kind::Movs,
+        Code::Cmpsd_m32_m32 => return Kind::Cmps,
         Code::Push_r16
         | Code::Push_imm16
         | Code::Pushw_imm8

@@ -174,7 +174,7 @@ impl Groups {
         separate: bool,
     ) -> Option<Access> {
         let instruction = &decoded.instruction;
-        if matches!(decoded.kind, Kind::Lods | Kind::Movs) {
+        if matches!(decoded.kind, Kind::Lods | Kind::Movs | Kind::Cmps) {
             let segment = segment_index(instruction.memory_segment());
             let (origin, size) = string(instruction, RSI, segment, mode);
             return self.add(origin, 0, size, false, i, known, separate);
@@ -210,9 +210,13 @@ impl Groups {
         mode: Mode,
         separate: bool,
     ) -> Option<Access> {
-        if matches!(decoded.kind, Kind::Stos | Kind::Movs) {
+        if matches!(
+            decoded.kind,
+            Kind::Stos | Kind::Movs | Kind::Scas | Kind::Cmps
+        ) {
             let (origin, size) = string(&decoded.instruction, RDI, ES, mode);
-            return self.add(origin, 0, size, true, i, known, separate);
+            let write = matches!(decoded.kind, Kind::Stos | Kind::Movs);
+            return self.add(origin, 0, size, write, i, known, separate);
         }
         let write = match decoded.kind {
             Kind::Enter
@@ -494,10 +498,10 @@ fn advance(decoded: &Decoded, i: usize, known: &mut [Known; REGISTERS], mode: Mo
             renew(&mut known[0], i);
             known[usize::from(RSI)].shift(i64::from(string_size(&decoded.instruction)), i);
         }
-        Kind::Stos => {
+        Kind::Stos | Kind::Scas => {
             known[usize::from(RDI)].shift(i64::from(string_size(&decoded.instruction)), i);
         }
-        Kind::Movs => {
+        Kind::Movs | Kind::Cmps => {
             let size = i64::from(string_size(&decoded.instruction));
             known[usize::from(RSI)].shift(size, i);
             known[usize::from(RDI)].shift(size, i);

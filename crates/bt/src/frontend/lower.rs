@@ -240,7 +240,7 @@ impl<'a> Lower<'a> {
             | Kind::Sysret
             | Kind::Clac
             | Kind::Stac => self.inline_system(decoded),
-            Kind::Lods | Kind::Stos | Kind::Movs => self.string(decoded),
+            Kind::Lods | Kind::Stos | Kind::Movs | Kind::Scas | Kind::Cmps => self.string(decoded),
             Kind::Xlat => self.xlat(decoded),
             Kind::Enter => self.enter(decoded),
             Kind::PopFlags => self.pop_flags(decoded),
@@ -531,7 +531,7 @@ impl<'a> Lower<'a> {
         self.system(decoded);
     }
 
-    fn flags_written(&mut self, decoded: &Decoded) {
+    pub(super) fn flags_written(&mut self, decoded: &Decoded) {
         if decoded.writes {
             self.in_register = true;
             self.in_memory = false;

@@ -1,4 +1,4 @@
-//! LODS, STOS and MOVS without a repeat prefix, and XLAT. They go forwards: with DF set, the
+//! LODS, STOS, MOVS, SCAS and CMPS without a repeat prefix, and XLAT. They go forwards: with DF set, the
 //! interpreter executes them.
 
 use iced_x86::{Instruction, OpKind, Register};
@@ -60,15 +60,26 @@ impl Lower<'_> {
                 sized(self.hot, size, op::STORE - narrow, RAX, Mem::at(base, disp));
                 self.advance(RDI, size);
             }
-            _ => {
+            Kind::Scas => {
+                let (base, disp) = self.string_operand(1, decoded, RDI, ES, size, false);
+                sized(self.hot, size, op::CMP - narrow, RAX, Mem::at(base, disp));
+                self.flags_written(decoded);
+                self.advance(RDI, size);
+            }
+            kind => {
+                let compares = kind == Kind::Cmps;
                 let (base, disp) = self.string_operand(0, decoded, RSI, source, size, false);
                 sized(self.hot, size, op::LOAD - narrow, R10, Mem::at(base, disp));
                 self.held[0] = Held::Nothing;
                 self.hot.store(Mem::gs(at!(scratch)), R10);
-                let (base, disp) = self.string_operand(1, decoded, RDI, ES, size, true);
+                let (base, disp) = self.string_operand(1, decoded, RDI, ES, size, !compares);
                 self.hot.load(R10, Mem::gs(at!(scratch)));
                 self.held[0] = Held::Nothing;
-                sized(self.hot, size, op::STORE - narrow, R10, Mem::at(base, disp));
+                let opcode = if compares { op::CMP } else { op::STORE };
+                sized(self.hot, size, opcode - narrow, R10, Mem::at(base, disp));
+                if compares {
+                    self.flags_written(decoded);
+                }
                 self.advance(RSI, size);
                 self.advance(RDI, size);
             }

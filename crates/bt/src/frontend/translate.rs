@@ -503,11 +503,11 @@ impl Translator {
             }
             Kind::Syscall | Kind::Sysret | Kind::Clac | Kind::Stac if !mode.long() => true,
             Kind::Cli | Kind::Sti if !mode.long() => !mode.iopl(),
-            Kind::Lods | Kind::Stos | Kind::Movs => {
+            Kind::Lods | Kind::Stos | Kind::Movs | Kind::Scas | Kind::Cmps => {
                 let source = segment_index(instruction.memory_segment());
                 let checked = |segment| mode.segment(segment) == SegmentClass::Checked;
                 !is_simple(instruction, mode)
-                    || info.kind != Kind::Stos && checked(source)
+                    || !matches!(info.kind, Kind::Stos | Kind::Scas) && checked(source)
                     || info.kind != Kind::Lods && checked(ES)
             }
             Kind::Enter => {
@@ -764,6 +764,8 @@ pub fn ends_block(kind: Kind) -> bool {
             | Kind::Lods
             | Kind::Stos
             | Kind::Movs
+            | Kind::Scas
+            | Kind::Cmps
             | Kind::Xlat
             | Kind::Enter
             | Kind::PopFlags
