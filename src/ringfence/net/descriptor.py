@@ -46,9 +46,12 @@ class DescriptorPort:
     def send(self, frame: bytes) -> None:
         """Sends a frame; it is lost when the far end is not there or does not keep up."""
         try:
-            os.write(self._descriptor, frame)
+            if not self._closed:
+                os.write(self._descriptor, frame)
+                return
         except OSError:
-            self.dropped += 1
+            pass
+        self.dropped += 1
 
     def receive(self) -> bytes | None:
         """The next frame."""
@@ -77,8 +80,11 @@ class DescriptorPort:
             self._wake = _nothing
             self._changed.notify()
         os.write(self._pipe[1], b"x")
-        if self._thread is not None:
-            self._thread.join()
+        # The thread may wait for a lock that the caller holds, so it clears up by itself.
+        if self._thread is None:
+            self._release()
+
+    def _release(self) -> None:
         for descriptor in (self._descriptor, *self._pipe):
             with suppress(OSError):
                 os.close(descriptor)
@@ -86,6 +92,12 @@ class DescriptorPort:
 
     def _serve(self) -> None:
         """Body of the thread."""
+        try:
+            self._wait_for_frames()
+        finally:
+            self._release()
+
+    def _wait_for_frames(self) -> None:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         poll.register(self._pipe[0], select.POLLIN)
