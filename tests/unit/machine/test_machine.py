@@ -422,7 +422,7 @@ def test_nothing_stays_behind() -> None:
             deadline = time.monotonic() + 5
             while threading.active_count() > before and time.monotonic() < deadline:
                 time.sleep(0.01)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         # The engine's memory is free though `machine` is still held, and without the collector.
         assert [reference() for reference in references] == [None] * 5
     finally:
