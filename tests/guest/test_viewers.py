@@ -1,8 +1,11 @@
 """People before the screen: a VNC viewer from a package, a window, a terminal, films, snapshots."""
 
 import os
+import random
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +20,7 @@ from ringfence import VM
 from ringfence.display.vnc import VncConfig
 from support.desktops import Desktop, desktop
 from support.terminals import PtyProcess
+from support.vnc_client import Viewer
 
 pytestmark = pytest.mark.guest
 
@@ -90,6 +94,43 @@ def test_viewer_sees_and_types(keys: Path, screen: Desktop, tight: bool) -> None
                 assert wait(lambda: shows(screen, vm.screen.image()))
             finally:
                 viewer.terminate()
+        assert wait(lambda: server.viewers == 0)
+
+
+def resident() -> int:
+    """Bytes of memory that this process uses."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_viewers_come_and_go_while_the_guest_goes_on(keys: Path) -> None:
+    """Twenty of them, every other one hostile: random bytes, or requests without ever reading."""
+    rng = random.Random(11)
+    with VM(disks=[str(keys)], memory="64M", timeout=120) as vm:
+        vm.screen.wait_text(">")
+        server = vm.serve_vnc(VncConfig(port=0))
+        with Viewer(server.address) as viewer:
+            viewer.update(incremental=False)
+        before, lazy = resident(), []
+        for attempt in range(20):
+            if attempt % 4 == 1:
+                with socket.create_connection(server.address, timeout=10) as client:
+                    client.sendall(b"RFB 003.008\n\1\1" + rng.randbytes(5000))
+            elif attempt % 4 == 3:
+                slow = Viewer(server.address, (0,))
+                for _ in range(200):
+                    slow.send(struct.pack(">BBHHHH", 3, 0, 0, 0, 65535, 65535))
+                lazy.append(slow)
+            else:
+                with Viewer(server.address) as viewer:
+                    viewer.update(incremental=False)
+                    viewer.stroke("x")
+                    assert viewer.update()
+        vm.keyboard.type("z")
+        vm.screen.wait_text("2C7A")
+        assert resident() - before < 64 << 20
+        for slow in lazy:
+            slow.socket.close()
         assert wait(lambda: server.viewers == 0)
 
 
