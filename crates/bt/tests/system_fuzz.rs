@@ -468,5 +468,8 @@ fn supervisor_code_of_32_bits() {
 
 #[test]
 fn code_in_real_mode() {
+    // An indirect branch with live flags, whose operand was in R10.
+    let end = Instant::now() + Duration::from_secs(60);
+    one_machine(1, Kind::Real, 0x0d5c_d14b_c862_878a, end);
     check(1, Kind::Real);
 }

@@ -104,10 +104,11 @@ impl Lower<'_> {
         let instruction = &decoded.instruction;
         let slot = u32::from(decoded.slot);
         let memory = instruction.op0_kind() == OpKind::Memory;
-        let place = memory.then(|| self.operand(decoded, slot, false, true));
         if !self.covers(decoded) {
+            // Before the operand's address is in R10, which saving the flags takes.
             self.clobber_flags(decoded.live_before());
         }
+        let place = memory.then(|| self.operand(decoded, slot, false, true));
         if let Some((base, disp)) = place {
             self.load_target(slot as i32, Mem::at(base, disp));
         } else {
