@@ -21,6 +21,9 @@ fn memory() -> Arc<GuestMemory> {
     Arc::new(memory)
 }
 
+/// Address, length, and whether the device writes it.
+type Part = (u64, u32, bool);
+
 /// The driver's side of a ring.
 struct Driver {
     memory: Arc<GuestMemory>,
@@ -93,9 +96,9 @@ impl Driver {
     }
 
     /// Makes a buffer available; gives its number and parts, or nothing when the ring is full.
-    fn add(&mut self, buffer: &Buffer) -> Option<(u16, Vec<(u64, u32, bool)>)> {
+    fn add(&mut self, buffer: &Buffer) -> Option<(u16, Vec<Part>)> {
         let lengths = buffer.readable.iter().map(|&l| (l, false));
-        let parts: Vec<(u64, u32, bool)> = lengths
+        let parts: Vec<Part> = lengths
             .chain(buffer.writable.iter().map(|&l| (l, true)))
             .map(|(length, write)| {
                 let at = self.data;
@@ -115,7 +118,7 @@ impl Driver {
         Some((id, parts))
     }
 
-    fn add_split(&mut self, buffer: &Buffer, parts: &[(u64, u32, bool)]) -> u16 {
+    fn add_split(&mut self, buffer: &Buffer, parts: &[Part]) -> u16 {
         let entries = if buffer.indirect { 1 } else { parts.len() };
         let taken: Vec<u16> = (0..entries).map(|_| self.free.pop().unwrap()).collect();
         let flags = |index: usize, write: bool| {
@@ -151,7 +154,7 @@ impl Driver {
         id
     }
 
-    fn add_packed(&mut self, buffer: &Buffer, parts: &[(u64, u32, bool)]) -> u16 {
+    fn add_packed(&mut self, buffer: &Buffer, parts: &[Part]) -> u16 {
         let entries = if buffer.indirect { 1 } else { parts.len() };
         let taken: Vec<u16> = (0..entries).map(|_| self.free.pop().unwrap()).collect();
         let id = taken[0];
