@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from struct import pack
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ringfence.devices.chipset import fw_cfg
 from ringfence.devices.chipset.fw_cfg import FwCfg
-from ringfence.devices.flash.cfi import FlashStore
 from ringfence.firmware import acpi, smbios
 from ringfence.firmware.acpi.loader import RSDP_FILE, TABLES_FILE
 from ringfence.firmware.e820 import MemoryRange
+
+if TYPE_CHECKING:
+    from ringfence.devices.flash.cfi import FlashStore
 
 __all__ = [
     "BOOT_CHOICES",
@@ -36,7 +38,7 @@ class FirmwareImage(NamedTuple):
     #: Ends at 4 GiB.
     code: bytes
     #: The flash below it, where UEFI keeps its variables.
-    variables: FlashStore | None = None
+    variables: "FlashStore | None" = None
 
 
 class BootEntry(NamedTuple):

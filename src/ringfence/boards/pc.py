@@ -20,7 +20,6 @@ from ringfence.boards.firmware import (
 )
 from ringfence.boards.pc_drives import AHCI_SLOT, MediumEnd, PcDrives
 from ringfence.boards.plug import plug, plug_disks
-from ringfence.boards.rom import Rom
 from ringfence.bus import (
     NO_MEMORY,
     AddressMap,
@@ -50,8 +49,6 @@ from ringfence.devices.pci.mechanism import PciConfig
 from ringfence.devices.pci.pci_bus import PciBus
 from ringfence.devices.serial.uart16550 import Uart16550
 from ringfence.devices.timer.rtc import Rtc
-from ringfence.devices.virtio.device import VirtioDevice
-from ringfence.devices.virtio.pci import VirtioPci
 from ringfence.errors import ConfigError, StateError
 from ringfence.firmware import acpi, direct, reset, smbios
 from ringfence.firmware.acpi import SerialLine
@@ -63,6 +60,7 @@ from ringfence.units import GIB
 
 if TYPE_CHECKING:
     from ringfence.devices.vga.stdvga import StdVga
+    from ringfence.devices.virtio.device import VirtioDevice
 
 __all__ = ["HostEnds", "Pc"]
 
@@ -190,6 +188,8 @@ class Pc:
         self.boot_entries: list[BootEntry] = []
         self.rom = None
         if firmware is not None:
+            from ringfence.boards.rom import Rom
+
             self.rom = Rom(ends.memory_map, self.mmio, firmware)
         self.chipset: Chipset = (Q35 if q35 else I440Fx)(
             self.pci_bus,
@@ -302,8 +302,10 @@ class Pc:
         if self.rom is None:
             self._configure()
 
-    def find(self, kind: type[VirtioDevice]) -> VirtioDevice | None:
+    def find(self, kind: "type[VirtioDevice]") -> "VirtioDevice | None":
         """The first virtio device of a kind."""
+        from ringfence.devices.virtio.pci import VirtioPci
+
         for _, function in self.pci_bus.functions():
             if isinstance(function, VirtioPci) and isinstance(function.device, kind):
                 return function.device

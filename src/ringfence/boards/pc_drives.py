@@ -1,14 +1,10 @@
 """Which medium of a PC hangs where: IDE, AHCI, floppy drives."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ringfence.bus import BlockQueue, Clock, Device, Dma, Line, PortBus
 from ringfence.config import Interface
-from ringfence.devices.ahci.controller import PORTS as AHCI_PORTS
-from ringfence.devices.ahci.controller import AhciController
-from ringfence.devices.disk.ata import AtaDisk
-from ringfence.devices.disk.cdrom import Cdrom
 from ringfence.devices.disk.taskfile import Drive
 from ringfence.devices.dma.i8237 import IsaDma
 from ringfence.devices.floppy.drive import FloppyDrive
@@ -18,12 +14,16 @@ from ringfence.devices.ide.channel import IdeChannel
 from ringfence.devices.ide.piix import PiixIde
 from ringfence.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ringfence.devices.ahci.controller import AhciController
+
 __all__ = ["AHCI_SLOT", "IDE_IRQS", "IDE_PORTS", "MediumEnd", "PcDrives"]
 
 #: Command block, control register and interrupt of the two channels.
 IDE_PORTS = ((0x1F0, 0x3F6), (0x170, 0x376))
 IDE_IRQS = (14, 15)
 _IDE_PLACES = 4
+_AHCI_PLACES = 6
 #: Device number of the AHCI controller on the PCI bus.
 AHCI_SLOT = 3
 _FDC, _FDC_IRQ, _FDC_DMA = 0x3F0, 6, 2
@@ -96,8 +96,8 @@ class PcDrives:
                 or medium.interface == "ahci"
                 or (medium.interface == "auto" and free is None)
             ):
-                if len(serial) == AHCI_PORTS:
-                    raise ConfigError(f"{medium.name}: all {AHCI_PORTS} AHCI ports are taken")
+                if len(serial) == _AHCI_PLACES:
+                    raise ConfigError(f"{medium.name}: all {_AHCI_PLACES} AHCI ports are taken")
                 drive = _drive(medium, len(self.drives), serial_link=True)
                 path = f"pci8086,2922@{sata or AHCI_SLOT}/drive@{len(serial)}/disk@0"
                 self.boot_paths.append((medium.kind, path))
@@ -117,7 +117,7 @@ class PcDrives:
                 IdeChannel((places[2], places[3]), isa(IDE_IRQS[1])),
             )
             self.channels, self.ide = channels, PiixIde(channels)
-        self.ahci = AhciController(serial) if serial or sata is not None else None
+        self.ahci = _ahci(serial) if serial or sata is not None else None
         self.dma = IsaDma(memory)
         self._floppies: dict[str, int] = {}
         floppies: list[FloppyDrive | None] = [None, None]
@@ -178,6 +178,8 @@ class PcDrives:
             _check_floppy(name, queue)
             self.floppy.insert(self._floppies[name], queue)
             return
+        from ringfence.devices.disk.cdrom import Cdrom
+
         drive = self.drives[name]
         assert isinstance(drive, Cdrom)
         if drive.queue is not None:
@@ -186,6 +188,8 @@ class PcDrives:
 
     def press_eject(self, name: str) -> bool:
         """Presses a drive's button; false when the guest keeps the medium for now."""
+        from ringfence.devices.disk.cdrom import Cdrom
+
         drive = self.drives.get(name)
         return not isinstance(drive, Cdrom) or drive.press_eject()
 
@@ -198,10 +202,21 @@ def _check_floppy(name: str, queue: BlockQueue | None) -> None:
         )
 
 
+def _ahci(drives: "list[Drive | None]") -> "AhciController":
+    # Imported late, as what else few machines have: a machine should start at once.
+    from ringfence.devices.ahci.controller import AhciController
+
+    return AhciController(drives)
+
+
 def _drive(medium: MediumEnd, number: int, *, serial_link: bool = False) -> Drive:
     """The drive for a medium."""
     serial = f"RF{number + 1:05}"
     if medium.kind == "cdrom":
+        from ringfence.devices.disk.cdrom import Cdrom
+
         return Cdrom(medium.queue, serial=serial, sata=serial_link)
+    from ringfence.devices.disk.ata import AtaDisk
+
     assert medium.queue is not None
     return AtaDisk(medium.queue, serial=serial, queue_depth=32 if serial_link else 0)

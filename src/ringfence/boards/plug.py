@@ -10,8 +10,6 @@ from ringfence.config import DeviceConfig
 from ringfence.devices.catalog import load_function
 from ringfence.devices.pci.context import DeviceContext
 from ringfence.devices.pci.pci_bus import PciBus
-from ringfence.devices.virtio.block import Block
-from ringfence.devices.virtio.models import BlockPci
 from ringfence.errors import ConfigError
 
 __all__ = ["plug", "plug_disks"]
@@ -74,6 +72,9 @@ def plug_disks(bus: PciBus, ends: "DiskEnds") -> None:
         if medium.interface == "virtio" and medium.queue is not None:
             if ends.queues is None:
                 raise ConfigError("a virtio disk needs virtqueues, which this machine has none of")
+            from ringfence.devices.virtio.block import Block
+            from ringfence.devices.virtio.models import BlockPci
+
             disk = Block(medium.queue, serial=medium.name)
             bus.add(BlockPci(disk, ends.queues, ends.clock), name=medium.name)
 

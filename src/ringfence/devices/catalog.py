@@ -6,7 +6,6 @@ model's, the object its class, derived from ``PciDevice``.
 """
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from ringfence.bus import Device
@@ -96,6 +95,9 @@ def load_function(name: str) -> type[PciDevice]:
         module = import_module(f"ringfence.devices.{model.module}")
         found: type[PciDevice] = getattr(module, model.name)
         return found
+    # Imported late: it takes as long as most of a start.
+    from importlib.metadata import entry_points
+
     others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     entry = others.get(name)
     if entry is None:

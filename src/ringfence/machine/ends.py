@@ -4,13 +4,15 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence.bus import PacketPort
 from ringfence.chars import Stream
 from ringfence.errors import ConfigError
-from ringfence.folders import FolderServer, Tree
-from ringfence.net import NetSpec, UnixSocketHost
+
+if TYPE_CHECKING:
+    from ringfence.folders import FolderServer
+    from ringfence.net import UnixSocketHost
 
 __all__ = ["HostEndTable"]
 
@@ -88,15 +90,22 @@ class HostEndTable:
         if kind == "char":
             return _LockedChars(self.stream(name), self._lock)
         if kind in ("folder", "folder-readonly"):
+            # Imported late, as what else few machines have: a machine should start at once.
+            from ringfence.folders import FolderServer, Tree
+
             server = FolderServer(Tree(name, readonly=kind == "folder-readonly"))
             self._folders.append(server)
             return server
         if kind == "vsock":
+            from ringfence.net import UnixSocketHost
+
             if name not in self._sockets:
                 self._sockets[name] = UnixSocketHost(Path(name), self._lock)
             return self._sockets[name]
         if kind != "net":
             raise ConfigError(f"there is no {kind} named {name!r}")
+        from ringfence.net import NetSpec
+
         if name == "none":
             return NetSpec("none").open()
         if name in self._used:

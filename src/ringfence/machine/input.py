@@ -1,6 +1,5 @@
 """Keyboard and mouse of a machine, as a program holds them."""
 
-import asyncio
 from collections.abc import Callable
 from threading import RLock
 from time import monotonic, sleep
@@ -168,13 +167,17 @@ class Keyboard(_Input):
 
     async def type_async(self, text: str, *, interval: float = _INTERVAL) -> None:
         """As :meth:`type`, for coroutines."""
-        await asyncio.to_thread(self.type, text, interval=interval)
+        from asyncio import to_thread
+
+        await to_thread(self.type, text, interval=interval)
 
     async def press_async(
         self, *chords: str, hold: float = 0.0, interval: float = _INTERVAL
     ) -> None:
         """As :meth:`press`, for coroutines."""
-        await asyncio.to_thread(self.press, *chords, hold=hold, interval=interval)
+        from asyncio import to_thread
+
+        await to_thread(self.press, *chords, hold=hold, interval=interval)
 
     def _require(self) -> I8042:
         controller = self._controller()
@@ -240,7 +243,9 @@ class Mouse(_Input):
 
     async def click_async(self, button: str = "left", *, hold: float = 0.05) -> None:
         """As :meth:`click`, for coroutines."""
-        await asyncio.to_thread(self.click, button, hold=hold)
+        from asyncio import to_thread
+
+        await to_thread(self.click, button, hold=hold)
 
     def _require(self) -> MouseDevice:
         controller = self._controller()

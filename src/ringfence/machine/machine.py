@@ -18,13 +18,12 @@ from threading import Condition, RLock, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ringfence.boards import FirmwareImage, HostEnds, Micro, Pc
+from ringfence.boards import FirmwareImage, HostEnds, Pc
 from ringfence.bus import PacketPort
 from ringfence.bus.screen import Canvas, Surface
 from ringfence.chars import Stream
 from ringfence.config import DeviceConfig, DiskConfig, MachineConfig
 from ringfence.devices.input.i8042 import I8042
-from ringfence.devices.virtio.balloon import Balloon
 from ringfence.display.hub import ScreenHub
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
@@ -43,6 +42,7 @@ from ringfence.units import NANOSECONDS
 
 if TYPE_CHECKING:
     from ringfence.accel.virtqueue import MachineQueues
+    from ringfence.boards import Micro
 
 __all__ = ["BootFiles", "Machine", "MachineState"]
 
@@ -81,7 +81,7 @@ class _Boot:
     engine: EngineMachine
     vcpus: list[EngineVcpu]
     clock: MachineClock
-    board: Pc | Micro
+    board: "Pc | Micro"
     memory: GuestMemory
     queues: "MachineQueues"
     processors: Processors
@@ -179,7 +179,7 @@ class Machine:
         return self._watch.kills
 
     @property
-    def board(self) -> Pc | Micro | None:
+    def board(self) -> "Pc | Micro | None":
         """The devices of the current boot."""
         return self._boot.board if self._boot else None
 
@@ -352,6 +352,8 @@ class Machine:
         Raises:
             EngineError: the machine has no balloon, or is not running.
         """
+        from ringfence.devices.virtio.balloon import Balloon
+
         with self._lock:
             found = self._boot.board.find(Balloon) if self._boot is not None else None
             if not isinstance(found, Balloon):
@@ -451,11 +453,13 @@ class Machine:
         told = self.config.board == "micro" and self._engine.name == "bt" and "kvm" not in cpu
         return f"{cpu},+kvm" if told else cpu
 
-    def _make_board(self, ends: HostEnds, files: BootFiles) -> Pc | Micro:
+    def _make_board(self, ends: HostEnds, files: BootFiles) -> "Pc | Micro":
         config = self.config
         models = [*map(DeviceConfig.network, config.nets), *config.devices]
         if config.board == "micro":
             virtio = [_paravirtual(model) for model in models]
+            from ringfence.boards import Micro
+
             return Micro(ends, memory=config.memory, cpus=config.cpus, devices=virtio)
         return Pc(
             ends,

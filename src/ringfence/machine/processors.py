@@ -8,9 +8,12 @@ an interruption, at which the thread looks at what is wanted of it.
 from collections.abc import Callable, Sequence
 from enum import Enum
 from threading import Condition, RLock, Thread, current_thread
+from typing import TYPE_CHECKING
 
-from ringfence.boards import Micro, Pc
 from ringfence.engines import EngineVcpu, ExitKinds
+
+if TYPE_CHECKING:
+    from ringfence.boards import Micro, Pc
 
 __all__ = ["Processors"]
 
@@ -44,7 +47,7 @@ class Processors:
         self,
         vcpus: Sequence[EngineVcpu],
         exits: ExitKinds,
-        board: Pc | Micro,
+        board: "Pc | Micro",
         lock: RLock,
         *,
         shutdown: Callable[[int], None],

@@ -1,6 +1,5 @@
 """The screen of a machine, as a program reads it."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.bus.screen import Canvas, Part, Surface, TextPage
 from ringfence.display.codepage import decode
-from ringfence.display.ocr import recognize
 from ringfence.errors import EngineError, GuestStopped, GuestTimeout
 
 if TYPE_CHECKING:
@@ -111,6 +109,8 @@ class Screen:
             EngineError: the machine has no display.
             ConfigError: Pillow or tesseract is not installed.
         """
+        from ringfence.display.ocr import recognize
+
         return recognize(self.image(), language)
 
     def wait_text(
@@ -195,7 +195,9 @@ class Screen:
         ocr: bool = False,
     ) -> str:
         """As :meth:`wait_text`, for coroutines."""
-        return await asyncio.to_thread(self.wait_text, text, timeout, ocr=ocr)
+        from asyncio import to_thread
+
+        return await to_thread(self.wait_text, text, timeout, ocr=ocr)
 
     async def wait_image_async(
         self,
@@ -206,9 +208,9 @@ class Screen:
         region: Part | None = None,
     ) -> "Image":
         """As :meth:`wait_image`, for coroutines."""
-        return await asyncio.to_thread(
-            self.wait_image, image, timeout, tolerance=tolerance, region=region
-        )
+        from asyncio import to_thread
+
+        return await to_thread(self.wait_image, image, timeout, tolerance=tolerance, region=region)
 
     # For viewers (``ringfence.display``).
 
