@@ -211,6 +211,9 @@ class Machine:
     ``bt`` or ``kvm``; of
     ``kvm``, ``device`` is the path (``/dev/kvm``), and ``chips`` says where the interrupt hardware
     is: in the ``kernel``, our ``own``, or ``auto``.
+    With a ``seed`` the machine is deterministic: on ``bt``, with one processor; time is the number
+    of executed instructions, an instruction a nanosecond and a tick of the TSC, and random numbers
+    come from the seed.
     """
 
     def __new__(
@@ -221,6 +224,7 @@ class Machine:
         cpu: str = "host",
         device: str | PathLike[str] | None = None,
         chips: str = "auto",
+        seed: int | None = None,
     ) -> Machine: ...
     def io_event(
         self,
@@ -325,6 +329,17 @@ class Machine:
         """Time since the machine was made, on the guest's TSC."""
     @property
     def tsc_hz(self) -> int: ...
+    @property
+    def instructions(self) -> int:
+        """Instructions that a deterministic machine has executed; 0 in others."""
+    def stop_at(self, instructions: int | None) -> None:
+        """Makes ``run`` of a deterministic machine return :class:`Interrupted` after so many
+        instructions since the machine was made; ``None``: never.
+        """
+    def set_deadline(self, nanoseconds: int | None) -> None:
+        """Makes ``run`` of a deterministic machine return :class:`Interrupted` when its clock
+        reaches ``nanoseconds``; ``None``: never.
+        """
 
 @final
 class Vcpu:
@@ -380,6 +395,8 @@ class Vcpu:
         The addresses are linear, at most four. The instruction that ``run`` begins with is not
         stopped at.
         """
+    def set_interpreter(self, interpreter: bool) -> None:
+        """Makes the interpreter execute everything, or lets code be translated again."""
     def statistics(self) -> dict[str, int]:
         """Counters of the engine."""
     def start_profile(self, hertz: int) -> None:

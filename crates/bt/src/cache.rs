@@ -90,6 +90,8 @@ pub struct FaultSite {
     pub offset: u16,
     /// The flags are in EFLAGS, not in the context.
     pub flags_in_register: bool,
+    /// Instructions of the block before it.
+    pub index: u16,
 }
 
 /// A translated block.

@@ -117,6 +117,11 @@ pub struct Context {
     pub padding: u64,
     /// How many more times the guest may PAUSE before another thread gets the host's processor.
     pub pauses: u32,
+    /// Instructions that may be executed before the runtime looks at the time; less those that a
+    /// block has executed when it was left.
+    pub budget: i64,
+    /// Instructions that a block had executed when cold code left it.
+    pub executed: u32,
     /// Not zero: an interrupt is to be delivered as soon as IF is set.
     pub interrupt_waits: u32,
     /// Not zero: the branch targets of the privilege class are those of 64-bit code.

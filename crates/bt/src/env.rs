@@ -218,6 +218,10 @@ pub trait Env {
     }
     /// The guest's TSC, IA32_TSC_ADJUST included.
     fn tsc(&mut self, cpu: &Cpu) -> u64;
+    /// A random number, where the host's generator must not be asked.
+    fn random(&mut self) -> Option<u64> {
+        None
+    }
     /// The number of this processor.
     fn vcpu_id(&self) -> u32;
     /// Interrupt hardware.

@@ -96,6 +96,10 @@ impl BtVcpu {
 }
 
 impl Vcpu for BtVcpu {
+    fn set_interpreter(&mut self, interpreter: bool) {
+        self.core.interpreter = interpreter;
+    }
+
     fn run(&mut self, completion: u64) -> Result<Exit, EngineError> {
         if let Some(exit) = self.kept.take() {
             return Ok(exit);

@@ -87,6 +87,12 @@ pub trait LocalDevices: Send + Sync + Debug {
     fn ignores_fpu_error(&self, _vcpu: u32) -> bool {
         false
     }
+    /// In a deterministic machine: when a timer is due, in nanoseconds of the machine's clock.
+    fn deadline(&self) -> u64 {
+        u64::MAX
+    }
+    /// In a deterministic machine: serves the timers that are due.
+    fn serve_timers(&self) {}
     /// CR8: bits 7:4 of the task-priority register.
     fn task_priority(&self, vcpu: u32) -> u64;
     /// Sets CR8.

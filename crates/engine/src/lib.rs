@@ -13,7 +13,7 @@ mod profile;
 mod registers;
 mod state;
 
-pub use clock::Clock;
+pub use clock::{Clock, Counted, INSTRUCTIONS_PER_SECOND};
 pub use devices::{Kick, LocalDevices, NoLocalDevices, VcpuEvent};
 pub use exit::{EngineError, Exit};
 pub use machine::{IoAddress, IoEvent, IrqSource, MachineOps};
@@ -29,6 +29,10 @@ use std::sync::Arc;
 
 /// A virtual processor: run it, stop it, look at it.
 pub trait Vcpu: Send + Debug {
+    /// Makes the interpreter execute everything, where the engine has one to compare its other
+    /// means with.
+    fn set_interpreter(&mut self, _interpreter: bool) {}
+
     /// Runs the guest until something leaves the engine.
     ///
     /// `completion` is the value that finishes the [`Exit::PortIn`] or [`Exit::MmioRead`] that the

@@ -38,6 +38,8 @@ pub struct Description<'a> {
     pub device: &'a Path,
     /// Where the chips are, on `kvm`.
     pub chips: ChipsChoice,
+    /// Of a deterministic machine on `bt`: where its random numbers come from.
+    pub seed: Option<u64>,
 }
 
 /// Why a machine can't be made.
@@ -91,7 +93,10 @@ fn platform(clock: &Arc<Clock>, vcpus: u32) -> Result<Arc<Platform>, EngineError
 fn bt(description: &Description<'_>) -> Result<Built, BuildError> {
     let vcpus = description.vcpus;
     let memory = Arc::new(GuestMemory::new());
-    let clock = Arc::new(Clock::new());
+    let clock = description
+        .seed
+        .map_or_else(Clock::new, Clock::deterministic);
+    let clock = Arc::new(clock);
     let platform = platform(&clock, vcpus)?;
     let model = CpuidModel::with_spec(description.cpu, vcpus, clock.tsc_hz())?;
     let model = Arc::new(model);

@@ -8,7 +8,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ringfence_chips::{MAX_VCPUS, VideoSlot};
-use ringfence_engine::{Clock, IoAddress, IoEvent, IrqSource, MachineOps};
+use ringfence_engine::{Clock, Counted, IoAddress, IoEvent, IrqSource, MachineOps};
 use ringfence_engines::{ChipsChoice, Description, build};
 use ringfence_memory::{GuestMemory, MapOptions, MemoryError, RegionKind};
 use ringfence_x86::cpuid::CpuSpec;
@@ -73,12 +73,20 @@ impl Machine {
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.memory
     }
+
+    fn deterministic(&self) -> Result<&Counted, Failure> {
+        let what = "only a deterministic machine, one with a seed, counts instructions";
+        let counted = self.clock.counted();
+        counted.ok_or_else(|| Failure::BadArgument(what.to_owned()))
+    }
 }
 
 #[pymethods]
 impl Machine {
     #[new]
-    #[pyo3(signature = (engine = "bt", *, vcpus = 1, cpu = "host", device = None, chips = "auto"))]
+    #[pyo3(signature = (
+        engine = "bt", *, vcpus = 1, cpu = "host", device = None, chips = "auto", seed = None
+    ))]
     fn new(
         py: Python<'_>,
         engine: &str,
@@ -86,9 +94,16 @@ impl Machine {
         cpu: &str,
         device: Option<PathBuf>,
         chips: &str,
+        seed: Option<u64>,
     ) -> PyResult<Self> {
         if !(1..=MAX_VCPUS).contains(&vcpus) {
             let what = format!("a machine has 1 to {MAX_VCPUS} virtual processors, not {vcpus}");
+            return Err(Failure::BadArgument(what).into());
+        }
+        if seed.is_some() && (vcpus != 1 || engine != "bt") {
+            let what = format!(
+                "a deterministic machine has one virtual processor on bt, not {vcpus} on {engine}"
+            );
             return Err(Failure::BadArgument(what).into());
         }
         let chips = match chips {
@@ -109,6 +124,7 @@ impl Machine {
                 cpu: &cpu,
                 device: &device,
                 chips,
+                seed,
             })?)
         })?;
         let vcpus = (0..)
@@ -395,6 +411,30 @@ impl Machine {
     #[getter]
     fn tsc_hz(&self) -> u64 {
         self.clock.tsc_hz()
+    }
+
+    /// Instructions that a deterministic machine has executed; 0 in others.
+    #[getter]
+    fn instructions(&self) -> u64 {
+        self.clock.counted().map_or(0, Counted::instructions)
+    }
+
+    /// Makes ``run`` of a deterministic machine return :class:`Interrupted` after so many
+    /// instructions since the machine was made; ``None``: never.
+    #[pyo3(signature = (instructions))]
+    fn stop_at(&self, instructions: Option<u64>) -> PyResult<()> {
+        let counted = self.deterministic()?;
+        counted.set_stop(instructions.unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    /// Makes ``run`` of a deterministic machine return :class:`Interrupted` when its clock
+    /// reaches ``nanoseconds``; ``None``: never.
+    #[pyo3(signature = (nanoseconds))]
+    fn set_deadline(&self, nanoseconds: Option<u64>) -> PyResult<()> {
+        let counted = self.deterministic()?;
+        counted.set_deadline(nanoseconds.unwrap_or(u64::MAX));
+        Ok(())
     }
 
     fn __repr__(&self) -> String {

@@ -178,6 +178,14 @@ impl Vcpu {
         detached(py, || Ok(self.stopped()?.set_debugging(&debugging)?))
     }
 
+    /// Makes the interpreter execute everything, or lets code be translated again.
+    fn set_interpreter(&self, py: Python<'_>, interpreter: bool) -> PyResult<()> {
+        detached(py, || {
+            self.stopped()?.set_interpreter(interpreter);
+            Ok(())
+        })
+    }
+
     /// Counters of the engine.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counters = detached(py, || Ok(self.stopped()?.statistics()))?;

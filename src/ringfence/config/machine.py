@@ -79,6 +79,10 @@ class MachineConfig:
     boot: tuple[str, ...] = ()
     #: Firmware shows a menu of what to boot.
     boot_menu: bool = False
+    #: Time is the number of executed instructions, so that every run is the same; one processor.
+    deterministic: bool = False
+    #: Where random numbers of a deterministic machine come from, 0 to 2^64 - 1.
+    seed: int = 0
     #: Hard disks, in order; ``FILE[,readonly][,ephemeral][,if=ide]`` or :class:`DiskConfig` each.
     disks: tuple[DiskConfig, ...] = ()
     #: CD-ROM drives and what is in them, in order; ``None`` is an empty drive.
@@ -119,6 +123,13 @@ class MachineConfig:
         _choice("board", self.board, get_args(BoardName))
         _choice("on_reboot", self.on_reboot, get_args(OnReboot))
         _choice("display", self.display, get_args(DisplayName))
+        _set(self, "seed", _seed(self.seed))
+        if self.deterministic and self.cpus != 1:
+            raise ConfigError(f"cpus: a deterministic machine has one processor, not {self.cpus}")
+        if self.deterministic and self.engine == "kvm":
+            raise ConfigError("engine: kvm can't count instructions; a deterministic machine uses bt")
+        if self.seed and not self.deterministic:
+            raise ConfigError("seed: only a deterministic machine has one")
         if self.timeout is not None:
             seconds = parse_duration(self.timeout)
             if seconds == 0:
@@ -133,7 +144,7 @@ class MachineConfig:
         if not isinstance(self.keyboard_layout, str):
             raise ConfigError(f"keyboard_layout: {self.keyboard_layout!r} is not a name")
         _set(self, "nets", _nets(self.nets))
-        for name in ("shell", "keyboard", "boot_menu"):
+        for name in ("shell", "keyboard", "boot_menu", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is neither true nor false")
 
@@ -259,6 +270,14 @@ def _count(name: str, value: object, most: int) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise ConfigError(f"{name}: {value!r} is not a number from 1 to {most}")
+    return value
+
+
+def _seed(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 21:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise ConfigError(f"seed: {value!r} is not a number from 0 to 2^64 - 1")
     return value
 
 

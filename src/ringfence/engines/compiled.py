@@ -47,15 +47,25 @@ class CompiledEngine:
         except _core.CoreError as error:
             raise EngineError(f"{size} bytes of guest memory can't be had: {error}") from error
 
-    def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
+    def create_machine(
+        self, vcpus: int, *, cpu: str = "host", seed: int | None = None
+    ) -> EngineMachine:
         """Makes a machine without memory, its processors of the model ``cpu``.
+
+        With a ``seed`` it is deterministic.
 
         Raises:
             ConfigError: there is no such model, or the host can't run it.
             EngineError: the host refuses.
         """
         try:
+<<<<<<< HEAD
             return _core.Machine(self.name, vcpus=vcpus, cpu=cpu, **self.options)
+=======
+            return _core.Machine(
+                self.name, vcpus=vcpus, cpu=cpu, seed=seed, **self._options
+            )
+>>>>>>> b79fbbf (Count instructions as time: deterministic machines)
         except _core.CoreError as error:
             if error.code == "cpu_model":
                 raise ConfigError(f"cpu: {error}") from error

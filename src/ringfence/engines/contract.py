@@ -164,6 +164,16 @@ class EngineMachine(Protocol):
     def nanoseconds(self) -> int:
         """Time since the machine was made, on the guest's TSC."""
 
+    @property
+    def instructions(self) -> int:
+        """Instructions that a deterministic machine has executed; 0 in others."""
+
+    def stop_at(self, instructions: int | None) -> None:
+        """Makes ``run`` of a deterministic machine return, interrupted, at that number."""
+
+    def set_deadline(self, nanoseconds: int | None) -> None:
+        """Makes ``run`` of a deterministic machine return, interrupted, at that time."""
+
 
 class Engine(Protocol):
     """A way to virtualize."""
@@ -187,10 +197,16 @@ class Engine(Protocol):
             EngineError: the host refuses.
         """
 
-    def create_machine(self, vcpus: int, *, cpu: str = "host") -> EngineMachine:
+    def create_machine(
+        self, vcpus: int, *, cpu: str = "host", seed: int | None = None
+    ) -> EngineMachine:
         """Makes a machine without memory, its processors of the model ``cpu``.
 
+        With a ``seed`` it is deterministic: one processor, time is the number of executed
+        instructions, random numbers come from the seed.
+
         Raises:
-            ConfigError: there is no such model, or the host can't run it.
+            ConfigError: there is no such model, or the host can't run it; or the engine has no
+                deterministic machines.
             EngineError: the host refuses.
         """

@@ -1,7 +1,8 @@
 """Time and timers of a machine, for devices.
 
-One thread waits for the nearest deadline and makes the calls under the machine's lock. It starts
-with the first timer.
+Of a machine that runs in the host's time, one thread waits for the nearest deadline and makes the
+calls under the machine's lock; it starts with the first timer. A deterministic machine's processor
+makes the calls itself, at exact numbers of instructions.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,12 @@ from time import time_ns
 
 from ringfence.units import NANOSECONDS
 
-__all__ = ["MachineClock", "TimerCall"]
+__all__ = ["CountedClock", "MachineClock", "TimerCall"]
+
+# How long a disk of a deterministic machine takes, in nanoseconds.
+_DISK_TIME = 100_000
+# The wall clock of a deterministic machine begins at 2026-01-01 00:00:00 UTC, in nanoseconds.
+_EPOCH = 1_767_225_600 * NANOSECONDS
 
 
 class TimerCall:
@@ -97,3 +103,70 @@ class MachineClock:
                     callback()
                 except Exception as error:  # noqa: BLE001 - a defect ends the machine, not us
                     self._failed(error)
+
+
+class CountedClock:
+    """The clock of a deterministic machine.
+
+    Args:
+        now: Nanoseconds since the machine was made, as the guest counts them.
+        set_deadline: Asks the engine to leave when that time has come; ``None``: never.
+        failed: Called when a timer's call raises.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], int],
+        set_deadline: Callable[[int | None], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.now = now
+        self._set_deadline = set_deadline
+        self._failed = failed
+        self._calls: list[TimerCall] = []
+        self._order = 0
+        self._closed = False
+
+    def wall(self) -> int:
+        """Nanoseconds since 1970-01-01 UTC, of a day that is always the same."""
+        return _EPOCH + self.now()
+
+    def call_at(self, deadline: int, callback: Callable[[], None]) -> TimerCall:
+        """Calls ``callback`` once when ``now()`` reaches ``deadline``."""
+        self._order += 1
+        call = TimerCall(deadline, self._order, callback)
+        if not self._closed:
+            heappush(self._calls, call)
+            if self._calls[0] is call:
+                self._set_deadline(deadline)
+        return call
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` when a fast disk would have done its work."""
+        self.call_at(self.now() + _DISK_TIME, callback)
+
+    def serve(self) -> None:
+        """Makes the calls that are due; called under the machine's lock."""
+        now = self.now()
+        while self._calls and (self._calls[0].deadline <= now or self._calls[0].callback is None):
+            callback = heappop(self._calls).callback
+            if callback is None:
+                continue
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 - a defect ends the machine, not us
+                self._failed(error)
+        if not self._closed:
+            self._set_deadline(self._calls[0].deadline if self._calls else None)
+
+    def close(self) -> None:
+        """Ends all timers; called under the machine's lock."""
+        self._closed = True
+        self._calls.clear()
+        last = self.now()
+        self.now = lambda: last
+        self._set_deadline = _nothing
+
+
+def _nothing(_: int | None) -> None:
+    """Does nothing."""

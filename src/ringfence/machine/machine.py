@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import starmap
-from threading import Condition, RLock, current_thread
+from threading import Condition, RLock, Timer, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ from ringfence.devices.input.i8042 import I8042
 from ringfence.display.hub import ScreenHub
 from ringfence.engines import Engine, EngineMachine, EngineVcpu, pick
 from ringfence.errors import EngineError
-from ringfence.machine.clock import MachineClock
+from ringfence.machine.clock import CountedClock, MachineClock
+from ringfence.machine.determinism import Counting, Stops, memory_hash
 from ringfence.machine.ends import HostEndTable
 from ringfence.machine.exit import ExitReason, MachineExit
 from ringfence.machine.input import Keyboard, Mouse
@@ -80,11 +81,15 @@ class _Boot:
 
     engine: EngineMachine
     vcpus: list[EngineVcpu]
-    clock: MachineClock
+    clock: MachineClock | CountedClock
     board: "Pc | Micro"
     memory: GuestMemory
     queues: "MachineQueues"
     processors: Processors
+    #: Of a deterministic machine.
+    counting: Counting | None = None
+    #: Ends the machine in the host's time, where the clock is another.
+    alarm: Timer | None = None
 
 
 class Machine:
@@ -133,6 +138,7 @@ class Machine:
         self._changed = Condition(self._lock)
         self._state = MachineState.CREATED
         self._deadline: float | None = None
+        self._stops = Stops()
         self._restart = False
         self._boots = 0
         self._watch = ConsoleWatch(self._panicked, self._panic_finished)
@@ -212,6 +218,7 @@ class Machine:
                 return
             self._state = MachineState.PAUSED
             self._boot.processors.pause()
+            self._changed.notify_all()
 
     def resume(self) -> None:
         """Lets the processors go on."""
@@ -260,6 +267,80 @@ class Machine:
                 self._end()
             else:
                 self._boot.processors.leave()
+
+    @property
+    def instructions(self) -> int:
+        """Instructions that a deterministic machine has executed since its start or reset."""
+        with self._lock:
+            if self._boot is not None:
+                return self._boot.engine.instructions
+            return self._stops.last[0] if self._stops.last else 0
+
+    def run_to(self, instructions: int) -> bool:
+        """Starts or resumes a deterministic machine, and waits until it pauses at that number.
+
+        Returns:
+            Whether it did: otherwise it ended before, or was paused by someone else.
+
+        Raises:
+            EngineError: the machine is not deterministic.
+        """
+        with self._lock:
+            self._require_counting()
+            if self.instructions < instructions:
+                self._stops.pause_at = instructions
+                if self._state is MachineState.CREATED:
+                    self.start()
+                elif self._boot is not None and self._boot.counting is not None:
+                    self._boot.counting.update()
+                    self.resume()
+                self._changed.wait_for(lambda: self._state is not MachineState.RUNNING)
+            return self._state is MachineState.PAUSED and self.instructions == instructions
+
+    def type_at(self, instructions: int, text: bytes | str) -> None:
+        """Types on the console of a deterministic machine at that number of instructions.
+
+        Raises:
+            EngineError: the machine is not deterministic.
+        """
+        with self._lock:
+            self._require_counting()
+            self._stops.add_input(instructions, lambda: self.console.send(text))
+            if self._boot is not None and self._boot.counting is not None:
+                self._boot.counting.update()
+
+    def memory_hash(self) -> str:
+        """SHA-256 of the memory of a machine that is paused, or was deterministic and has ended.
+
+        It covers address and content of each mebibyte that is not all zeros.
+
+        Raises:
+            EngineError: the machine is running, or its memory is gone.
+        """
+        with self._lock:
+            if self._boot is not None and self._state is MachineState.PAUSED:
+                return memory_hash(self._boot.memory.contents())
+            if self._state is MachineState.ENDED and self._stops.last:
+                return self._stops.last[1]
+        raise EngineError(f"memory can't be hashed: the machine is {self._state}; pause it")
+
+    @property
+    def processor(self) -> EngineVcpu | None:
+        """The first processor of a paused machine, for debugging tools."""
+        with self._lock:
+            paused = self._boot is not None and self._state is MachineState.PAUSED
+            return self._boot.vcpus[0] if self._boot is not None and paused else None
+
+    def memory(self) -> Iterator[tuple[int, memoryview]]:
+        """Guest memory of a machine that is paused, by address, in pieces of at most 1 MiB.
+
+        Raises:
+            EngineError: it has no memory yet, or no more.
+        """
+        with self._lock:
+            if self._boot is None:
+                raise EngineError("the machine has no memory: it is not running")
+            return self._boot.memory.contents()
 
     def statistics(self) -> list[dict[str, int]]:
         """Counters of the engine, per processor, as of the last pause or the end."""
@@ -381,8 +462,14 @@ class Machine:
         # Imported late, as the engine is: it needs the extension.
         from ringfence.accel.virtqueue import MachineQueues
 
-        machine = self._engine.create_machine(config.cpus, cpu=self._cpu_model())
-        clock = MachineClock(self._lock, _reader(machine), self._failed)
+        clock: MachineClock | CountedClock
+        if config.deterministic:
+            machine = self._engine.create_machine(1, cpu=self._cpu_model(), seed=config.seed)
+            clock = CountedClock(_reader(machine), machine.set_deadline, self._failed)
+            self._workers.later = clock.call_soon
+        else:
+            machine = self._engine.create_machine(config.cpus, cpu=self._cpu_model())
+            clock = MachineClock(self._lock, _reader(machine), self._failed)
         ports = [self.console, self.control, self.stdout, self.stderr]
         memory = GuestMemory(self._engine, machine, config.memory)
         queues = MachineQueues(machine)
@@ -429,6 +516,9 @@ class Machine:
             vcpus[0].set_registers({**_ZERO_REGISTERS, **plan.registers})
         except self._engine.error as error:
             raise EngineError(f"the machine can't be built: {error}") from error
+        counting: Counting | None = None
+        if isinstance(clock, CountedClock):
+            counting = Counting(machine, clock, self._stops, self.pause)
         processors = Processors(
             vcpus,
             self._engine.exits,
@@ -437,12 +527,18 @@ class Machine:
             shutdown=self._shutdown,
             failed=self._processor_failed,
             left=self._left,
+            interrupted=None if counting is None else counting.interrupted,
         )
-        self._boot = _Boot(machine, vcpus, clock, board, memory, queues, processors)
+        self._boot = _Boot(machine, vcpus, clock, board, memory, queues, processors, counting)
         self._boots += 1
         if self._deadline is not None:
             left = max(self._deadline - monotonic(), 0)
-            clock.call_at(clock.now() + int(left * NANOSECONDS), self._timed_out)
+            if counting is None:
+                clock.call_at(clock.now() + int(left * NANOSECONDS), self._timed_out)
+            else:
+                self._boot.alarm = Timer(left, self._locked(self._timed_out))
+                self._boot.alarm.daemon = True
+                self._boot.alarm.start()
         for port, uart in zip(ports, board.uarts, strict=True):
             port.on_input(self._locked(uart.input_ready))
         processors.start()
@@ -498,8 +594,12 @@ class Machine:
         boot, self._boot = self._boot, None
         if boot is None:
             return
+        if boot.alarm is not None:
+            boot.alarm.cancel()
         boot.board.flush()
         self._workers.drain()
+        if boot.counting is not None:
+            self._stops.last = boot.engine.instructions, memory_hash(boot.memory.contents())
         boot.clock.close()
         boot.board.close()
         boot.memory.close()
@@ -571,6 +671,10 @@ class Machine:
 
     def _panic_finished(self) -> None:
         self.finish(MachineExit(ExitReason.PANIC, self._watch.panic or ""))
+
+    def _require_counting(self) -> None:
+        if not self.config.deterministic:
+            raise EngineError("only a deterministic machine counts instructions")
 
     def _timed_out(self) -> None:
         limit = self.config.timeout

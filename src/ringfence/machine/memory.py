@@ -1,10 +1,11 @@
 """Guest memory: what is mapped where, and how devices reach it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ringfence.engines import Engine, EngineMachine, EngineMemory
 from ringfence.errors import ConfigError
+from ringfence.units import MIB
 
 __all__ = ["GuestMemory", "Ram"]
 
@@ -41,6 +42,13 @@ class GuestMemory:
         for address, length, offset in pieces:
             self._machine.map(address, self._ram, offset=offset, size=length)
             self._pieces.append((address, address + length, offset, view))
+
+    def contents(self) -> Iterator[tuple[int, memoryview]]:
+        """The memory that is always there, by address, in pieces of at most 1 MiB."""
+        for start, end, offset, view in self._pieces:
+            for address in range(start, end, MIB):
+                at = offset + address - start
+                yield address, view[at : at + min(MIB, end - address)]
 
     # As a bus master reaches it.
 

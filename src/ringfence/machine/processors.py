@@ -41,6 +41,8 @@ class Processors:
         failed: Called under the lock when the engine or a device raises, with the index of the
             processor.
         left: Called by the last thread when all have left.
+        interrupted: Called under the lock at each interruption, which in a deterministic machine
+            is how time comes.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Processors:
         shutdown: Callable[[int], None],
         failed: Callable[[BaseException, int], None],
         left: Callable[[], None],
+        interrupted: Callable[[], None] | None = None,
     ) -> None:
         self._vcpus = vcpus
         self._exits = exits
@@ -62,6 +65,7 @@ class Processors:
         self._shutdown = shutdown
         self._failed = failed
         self._left = left
+        self._interrupted = interrupted
         self._wanted = _Wanted.RUN
         self._parked = 0
         self._inside = 0
@@ -183,6 +187,8 @@ class Processors:
     def _go_on(self) -> bool:
         """After an interruption: waits while paused; false if the thread is to leave."""
         with self._lock:
+            if self._interrupted is not None and self._wanted is _Wanted.RUN:
+                self._interrupted()
             if self._wanted is _Wanted.PAUSE:
                 self._parked += 1
                 self._changed.notify_all()

@@ -78,6 +78,8 @@ class VM:
         nets: Network cards, each ``HOST-END[,model=NAME][,mac=ADDRESS]``, like ``"tap:tap0"``.
         networks: Wires by name, whose other end the caller holds (``ringfence.net.cable()``);
             ``nets`` and ``devices`` name them.
+        deterministic: Count time in executed instructions, so that every run is the same.
+        seed: Where random numbers of a deterministic machine come from.
         pull: Whether to fetch an image that is not in the store.
         progress: Told how far the fetching of an image is (``ringfence.images.Progress``).
 
@@ -115,6 +117,8 @@ class VM:
         board: str = "pc",
         nets: Sequence[str] = (),
         networks: Mapping[str, PacketPort] | None = None,
+        deterministic: bool = False,
+        seed: int = 0,
         pull: bool = True,
         progress: Callable[[Any], None] | None = None,
     ) -> None:
@@ -148,6 +152,8 @@ class VM:
                 "devices": devices,
                 "board": board,
                 "nets": nets,
+                "deterministic": deterministic,
+                "seed": seed,
             }
         )
         self._networks = networks
@@ -192,15 +198,34 @@ class VM:
             ConfigError: the host can't run the processor model.
             EngineError: the engine can't run, or the machine was started before.
         """
+        machine = self.prepare(engine=engine).machine
+        try:
+            if profile:
+                machine.start_profile(profile)
+            machine.start()
+        except BaseException:
+            self._machine = self._agent = None
+            self._close_files()
+            self._close_ends()
+            raise
+        return self
+
+    def prepare(self, *, engine: "Engine | None" = None) -> Self:
+        """Fetches what it boots, but does not start it: for :meth:`run_to` and :meth:`type_at`.
+
+        Args:
+            engine: An engine other than those Ringfence knows.
+
+        Raises:
+            ImageError: the image or a file can't be read.
+            EngineError: the engine can't run, or the machine was started before.
+        """
         if self._machine is not None:
             raise EngineError("the machine was started before; make a new one")
         try:
             machine = Machine(self.config, self._files(), engine=engine, networks=self._networks)
             agent = Agent(machine)
-            if profile:
-                machine.start_profile(profile)
             self._open_ends(machine)
-            machine.start()
         except BaseException:
             self._close_files()
             self._close_ends()
@@ -339,6 +364,43 @@ class VM:
             ConfigError: there is no such drive.
         """
         return self._require().eject(drive, force=force)
+    def run_to(self, instructions: int) -> bool:
+        """Lets a deterministic machine run, started or not, until it pauses at that number.
+
+        Returns:
+            Whether it did: otherwise it ended before.
+
+        Raises:
+            EngineError: the machine is not deterministic.
+            ImageError: as for :meth:`start`.
+        """
+        if self._machine is None:
+            self.prepare()
+        return self._require().run_to(instructions)
+
+    def type_at(self, instructions: int, text: bytes | str) -> None:
+        """Types on the console of a deterministic machine at that number of instructions.
+
+        Raises:
+            EngineError: the machine is not deterministic.
+            ImageError: as for :meth:`start`.
+        """
+        if self._machine is None:
+            self.prepare()
+        self._require().type_at(instructions, text)
+
+    @property
+    def instructions(self) -> int:
+        """Instructions that a deterministic machine has executed since its start or reset."""
+        return self._require().instructions
+
+    def memory_hash(self) -> str:
+        """SHA-256 of the memory of a machine that is paused, or was deterministic and has ended.
+
+        Raises:
+            EngineError: the machine is running, or its memory is gone.
+        """
+        return self._require().memory_hash()
 
     def resize(self, rows: int, columns: int) -> None:
         """Tells the guest the window size of its console."""

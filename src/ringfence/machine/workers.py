@@ -35,9 +35,15 @@ class DiskWorkers:
         self._idle = 0
         self._threads: list[Thread] = []
         self._closed = False
+        #: Of a deterministic machine: makes a call under the lock at a time of its own choice.
+        self.later: Callable[[Callable[[], None]], None] | None = None
 
     def submit(self, work: Callable[[], None], done: Done) -> None:
         """Does ``work`` in a thread, then calls ``done`` under the lock."""
+        if self.later is not None:
+            self._finished.append((done, _error_of(work)))
+            self.later(self._call)
+            return
         with self._condition:
             self._active += 1
             self._waiting.append((work, done))
@@ -120,3 +126,12 @@ class DiskWorkers:
                 done(error)
             except Exception as caught:  # noqa: BLE001
                 self._failed(caught)
+
+
+def _error_of(work: Callable[[], None]) -> OSError | None:
+    """Does ``work``; what went wrong."""
+    try:
+        work()
+    except OSError as error:
+        return error
+    return None

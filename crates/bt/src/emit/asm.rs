@@ -103,6 +103,8 @@ pub mod cc {
     pub const NE: u8 = 5;
     /// Above, unsigned.
     pub const A: u8 = 7;
+    /// Less, signed.
+    pub const L: u8 = 12;
     /// Greater, signed.
     pub const G: u8 = 15;
 }

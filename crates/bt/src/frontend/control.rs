@@ -1,7 +1,8 @@
 //! Branches, calls and returns.
 
 use super::classify::Kind;
-use super::lower::{Gpr, Held, Lower, exit, map};
+use super::exit;
+use super::lower::{Gpr, Held, Lower, map};
 use super::translate::{ALL_FLAGS, Decoded};
 use crate::cache::BranchExit;
 use crate::context::{self, at};
@@ -64,6 +65,9 @@ impl Lower<'_> {
 
     /// The block ends without a branch.
     pub fn fall_through(&mut self, next: u64, live: u8) {
+        if self.mode.counted() {
+            self.keep_flags();
+        }
         self.branch(next, next.wrapping_sub(1), live);
     }
 
@@ -162,6 +166,8 @@ impl Lower<'_> {
 
     /// As [`Lower::indirect`], to code of privilege class `class`.
     pub(super) fn jump_to_class(&mut self, class: usize, in_memory: bool) {
+        let in_memory = in_memory || self.mode.counted();
+        self.account(self.index + 1);
         if self.tag != 0 {
             self.hot.mov_imm(R11, self.tag);
             let tagged = Mem {
@@ -196,12 +202,14 @@ impl Lower<'_> {
     fn leave_kicked(&mut self) {
         self.cold
             .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::KICKED));
-        self.cold.jmp(self.stubs.exit);
+        self.cold.jmp(self.leave_stub());
     }
 
     /// Branches to `target`, polling the kick flag if it is not ahead of `from`.
     fn branch(&mut self, target: u64, from: u64, live: u8) {
+        let live = self.carried(live);
         self.need_flags(live);
+        self.account(self.index + 1);
         if target <= from {
             self.poll(target, live);
         }
@@ -227,7 +235,7 @@ impl Lower<'_> {
             Mem::gs(at!(exit)),
             exit::code(self.id, exit::BRANCH + number),
         );
-        self.cold.jmp(self.stubs.exit);
+        self.cold.jmp(self.leave_stub());
         // SAFETY: the site is the branch just emitted.
         unsafe { patch(site, stub) };
         self.code.exits.push(BranchExit {
@@ -261,36 +269,50 @@ impl Lower<'_> {
         self.leave_kicked();
     }
 
+    /// The conditional branch leaves the block if it comes to pass: accounts for that.
+    fn jump_out(&mut self, condition: u8, target: u64) {
+        if !self.mode.counted() {
+            let site = self.hot.jcc(condition, std::ptr::null());
+            self.add_exit(site, target, false);
+            return;
+        }
+        let over = self.hot.jcc(condition ^ 1, std::ptr::null());
+        self.account(self.index + 1);
+        let site = self.hot.jmp(std::ptr::null());
+        self.add_exit(site, target, false);
+        // SAFETY: the site is the branch emitted above.
+        unsafe { patch(over, self.hot.here()) };
+    }
+
     /// Jcc; behind it the block goes on unless it is the last instruction.
     pub(super) fn jump_if(&mut self, decoded: &Decoded, last: bool) {
         let instruction = &decoded.instruction;
         let condition = instruction.condition_code() as u8 - 1;
         let (target, next) = (instruction.near_branch_target(), decoded.next_ip);
-        let live = decoded.live_after;
+        let live = self.carried(decoded.live_after);
         self.need_flags(ALL_FLAGS);
         if decoded.jumps {
-            let leaves = self.hot.jcc(condition ^ 1, std::ptr::null());
-            self.add_exit(leaves, next, false);
+            self.jump_out(condition ^ 1, next);
         } else if target <= instruction.ip() {
             let over = self.hot.jcc(condition ^ 1, std::ptr::null());
+            self.account(self.index + 1);
             let held = self.held;
             self.poll(target, live);
             self.held = held;
             let site = self.hot.jmp(std::ptr::null());
             self.add_exit(site, target, false);
-            if last {
-                self.add_exit(over, next, false);
-            } else {
-                // SAFETY: the site is the branch emitted above.
-                unsafe { patch(over, self.hot.here()) };
+            if last && !self.mode.counted() {
+                return self.add_exit(over, next, false);
             }
+            // SAFETY: the site is the branch emitted above.
+            unsafe { patch(over, self.hot.here()) };
         } else {
-            let taken = self.hot.jcc(condition, std::ptr::null());
-            self.add_exit(taken, target, false);
-            if last {
-                let site = self.hot.jmp(std::ptr::null());
-                self.add_exit(site, next, false);
-            }
+            self.jump_out(condition, target);
+        }
+        if last {
+            self.account(self.index + 1);
+            let site = self.hot.jmp(std::ptr::null());
+            self.add_exit(site, next, false);
         }
     }
 
@@ -304,6 +326,7 @@ impl Lower<'_> {
 
     /// Branches to `zero` if CX, ECX or RCX is zero, else to `other`.
     fn count_zero(&mut self, bits: u32, zero: u64, other: u64, ip: u64, live: u8) {
+        let live = self.carried(live);
         match bits {
             16 => {
                 self.held[1] = Held::Nothing;

@@ -8,7 +8,8 @@ use ringfence_engine::{Segment, SegmentAttributes};
 use ringfence_x86::{cr, flags};
 
 use super::classify::Kind;
-use super::lower::{Gpr, Held, Lower, exit, map};
+use super::exit;
+use super::lower::{Gpr, Held, Lower, map};
 use super::translate::{ALL_FLAGS, Decoded};
 use crate::context::{self, at, gpr};
 use crate::cpu::{CS, GS, SS};
@@ -82,6 +83,9 @@ impl Lower<'_> {
     /// PAUSE. Who pauses again and again waits for another processor, which may need this thread's
     /// place on the host.
     fn pause(&mut self, decoded: &Decoded) {
+        if self.mode.counted() {
+            return;
+        }
         self.clobber_flags(decoded.live_before());
         self.hot.bytes(&[0xf3, 0x90]);
         self.immediate(SUB, Mem::gs(at!(pauses)), 1);
@@ -122,6 +126,7 @@ impl Lower<'_> {
         self.hot.jcc(condition, self.cold.here());
         self.cold.mov_imm(R11, decoded.instruction.ip());
         self.cold.store(Mem::gs(at!(cpu.rip)), R11);
+        self.tell_executed(self.index as u16);
         self.cold
             .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::INTERPRET));
         self.cold.jmp(self.stubs.exit_memory_flags);

@@ -3,6 +3,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::classify::{Field, Kind};
+use super::exit;
 use super::groups::Groups;
 use super::memory::Slow;
 use super::mode::Mode;
@@ -159,9 +160,10 @@ impl<'a> Lower<'a> {
     }
 
     /// Emits the entries. `live` are the flags that the block reads from outside.
-    pub fn begin(&mut self, linear: u64, live: u8, indirect: bool, fp: bool) {
+    pub fn begin(&mut self, linear: u64, live: u8, indirect: bool, fp: bool, count: usize) {
         self.hot.align(ALIGNMENT);
-        if indirect && live == 0 {
+        let counted = self.mode.counted();
+        if indirect && (live == 0 || counted) {
             let in_memory = self.hot.here().cast_const();
             indirect_check(self.hot, self.stubs.target_miss_memory_flags, linear);
             let in_register = self.cold.here().cast_const();
@@ -169,6 +171,9 @@ impl<'a> Lower<'a> {
             self.code.indirect_entries = [in_register, in_memory];
         }
         self.code.entry = self.hot.here();
+        if counted {
+            self.allow(linear, count);
+        }
         if fp {
             self.clobber_flags(live);
             self.hot.cmp_mem_zero(Mem::gs(at!(fpu_resident)));
@@ -186,7 +191,7 @@ impl<'a> Lower<'a> {
         self.in_register = false;
     }
 
-    fn save_flags(&mut self) {
+    pub(super) fn save_flags(&mut self) {
         self.hot.save_flags(at!(flags));
         self.held[0] = Held::Nothing;
         self.in_memory = true;
@@ -207,6 +212,9 @@ impl<'a> Lower<'a> {
         self.index = index;
         self.ip = instruction.ip();
         self.offset = self.mode.linear(self.ip).wrapping_sub(self.page) as u16;
+        if decoded.observed {
+            self.keep_flags();
+        }
         self.windows(decoded);
         match decoded.kind {
             Kind::Plain => self.plain(decoded),
@@ -265,6 +273,7 @@ impl<'a> Lower<'a> {
     pub(super) fn system(&mut self, decoded: &Decoded) {
         self.code.system = Some(Box::new(decoded.instruction));
         self.code.system_at = decoded.instruction.ip();
+        self.account(self.index);
         self.hot
             .store_imm32(Mem::gs(at!(exit)), exit::code(self.id, exit::SYSTEM));
         let stub = if self.in_memory {
@@ -544,6 +553,7 @@ impl<'a> Lower<'a> {
                 host: self.hot.here() as u64,
                 offset: self.offset,
                 flags_in_register: self.in_register,
+                index: self.index as u16,
             });
         }
     }
@@ -757,29 +767,4 @@ pub fn late_indirect_entries(
     }
     asm.jmp(entry);
     [first, second]
-}
-
-/// Reasons in `Context::exit`: a block number above eight bits of reason.
-pub mod exit {
-    /// The interpreter runs the instruction at the end of the block.
-    pub const SYSTEM: u32 = 0;
-    /// The kick flag was seen; RIP is stored.
-    pub const KICKED: u32 = 1;
-    /// An indirect branch has an unknown target; RIP is stored.
-    pub const TARGET: u32 = 2;
-    /// A memory helper gave up; RIP is that of its instruction.
-    pub const MEMORY: u32 = 3;
-    /// A native instruction faulted at `Context::exit_site`.
-    pub const FAULT: u32 = 4;
-    /// The guest spins: let another thread run. RIP is stored.
-    pub const PAUSED: u32 = 6;
-    /// The interpreter executes the instruction at RIP.
-    pub const INTERPRET: u32 = 5;
-    /// Direct branch 0 of the block, not linked; others follow.
-    pub const BRANCH: u32 = 16;
-
-    /// The value for a reason of a block.
-    pub const fn code(block: u32, reason: u32) -> u32 {
-        block << 8 | reason
-    }
 }

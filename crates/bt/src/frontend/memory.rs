@@ -23,6 +23,8 @@ pub struct Slow {
     meta: u32,
     /// Offset of the guest instruction in the page.
     offset: u16,
+    /// Instructions of the block before it.
+    index: u16,
     how: Recover,
     /// For windows: the flags that the variant with separate checks needs.
     window: Option<u8>,
@@ -131,7 +133,10 @@ impl Lower<'_> {
             if usize::from(group.place) != self.index || group.is_single() {
                 continue;
             }
-            let live = decoded.live_before();
+            if self.mode.counted() {
+                self.keep_flags();
+            }
+            let live = self.carried(decoded.live_before());
             self.clobber_flags(live);
             if let [Held::Nothing, Held::Window(other)] = self.held
                 && self.left[usize::from(other)] != 0
@@ -293,12 +298,13 @@ impl Lower<'_> {
 
     fn defer(&mut self, site: *mut u8, meta: u32, how: Recover, window: Option<u8>) {
         let back = self.hot.here();
-        let offset = self.offset;
+        let (offset, index) = (self.offset, self.index as u16);
         self.slow.push(Slow {
             site,
             back,
             meta,
             offset,
+            index,
             how,
             window,
             keep: Keep::Nothing,
@@ -429,6 +435,7 @@ impl Lower<'_> {
             let offset = u32::from(slow.offset) << meta::OFFSET_SHIFT;
             self.cold.mov_imm(R10, u64::from(slow.meta | offset));
             self.cold.store_imm32(Mem::gs(at!(exit)), self.id);
+            self.tell_executed(slow.index);
             self.cold.call(match slow.how {
                 Recover::Recent { .. } => {
                     let write = usize::from(slow.meta & meta::WRITE != 0);
@@ -458,6 +465,7 @@ impl Lower<'_> {
                 if live != 0 {
                     self.cold.restore_flags(at!(flags));
                 }
+                self.account_cold(slow.index);
                 let site = self.cold.jmp(std::ptr::null());
                 let ip = self.mode.ip(self.page + u64::from(slow.offset));
                 self.add_exit(site, ip, true);

@@ -2,6 +2,8 @@
 
 pub mod classify;
 mod control;
+mod counted;
+pub mod exit;
 mod groups;
 mod inline;
 mod legacy;
@@ -13,5 +15,5 @@ mod stack;
 mod string;
 pub mod translate;
 
-pub use lower::{exit, late_indirect_entries};
+pub use lower::late_indirect_entries;
 pub use memory::meta;

@@ -51,6 +51,8 @@ const CLASSES: u32 = 12;
 const ACCESS: u32 = 1 << 27;
 /// AVX-512 instructions run.
 const AVX512: u32 = 1 << 28;
+/// Instructions are counted.
+const COUNTED: u32 = 1 << 29;
 
 impl Mode {
     /// Code that the translator does not take: the interpreter runs it.
@@ -134,6 +136,19 @@ impl Mode {
 
     const fn has(self, bit: u32) -> bool {
         self.flags & bit != 0
+    }
+
+    /// The variant that counts instructions.
+    pub fn with_counted(self) -> Self {
+        Self {
+            flags: self.flags | COUNTED,
+            ..self
+        }
+    }
+
+    /// Instructions are counted.
+    pub fn counted(self) -> bool {
+        self.has(COUNTED)
     }
 
     /// Each access has a check of its own.

@@ -6,7 +6,8 @@ use std::mem::offset_of;
 use iced_x86::{Instruction, Register};
 use ringfence_engine::Segment;
 
-use super::lower::{Held, Lower, exit};
+use super::exit;
+use super::lower::{Held, Lower};
 use super::mode::{Mode, SegmentClass};
 use crate::context::{self, at};
 use crate::cpu::{CS, FS, GS};
@@ -20,6 +21,8 @@ pub struct LimitCheck {
     site: *mut u8,
     /// Instruction pointer of the instruction.
     ip: u64,
+    /// Instructions of the block before it.
+    index: u16,
     /// For windows: the flags that the variant with separate checks needs. Otherwise the
     /// interpreter executes the instruction.
     window: Option<u8>,
@@ -137,7 +140,13 @@ impl Lower<'_> {
 
     fn defer_limit(&mut self, site: *mut u8, window: Option<u8>) {
         let ip = self.ip;
-        self.limits.push(LimitCheck { site, ip, window });
+        let index = self.index as u16;
+        self.limits.push(LimitCheck {
+            site,
+            ip,
+            index,
+            window,
+        });
     }
 
     /// Emits what failed checks of limits lead to.
@@ -149,12 +158,14 @@ impl Lower<'_> {
                 if live != 0 {
                     self.cold.restore_flags(at!(flags));
                 }
+                self.account_cold(check.index);
                 let site = self.cold.jmp(std::ptr::null());
                 self.add_exit(site, check.ip, true);
                 continue;
             }
             self.cold.mov_imm(R11, check.ip);
             self.cold.store(Mem::gs(at!(cpu.rip)), R11);
+            self.tell_executed(check.index);
             let reason = exit::code(self.id, exit::INTERPRET);
             self.cold.store_imm32(Mem::gs(at!(exit)), reason);
             self.cold.jmp(self.stubs.exit_memory_flags);

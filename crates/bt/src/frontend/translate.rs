@@ -6,6 +6,7 @@ use iced_x86::{
 };
 
 use super::classify::{CodeInfo, Kind, info};
+use super::counted;
 use super::groups::Groups;
 use super::lower::Lower;
 use super::mode::{Mode, SegmentClass};
@@ -15,6 +16,7 @@ use crate::cpu::{CS, Cpu, ES, SS};
 use crate::interp::address::segment_index;
 use crate::interp::system::cpuid::availability::bit_scan;
 use crate::interp::system::cpuid::{Availability, CpuidModel};
+use crate::interp::undefined;
 use crate::runtime::stubs::Stubs;
 use crate::softmmu::phys::Phys;
 use crate::softmmu::walk::{Access, walk};
@@ -64,11 +66,16 @@ pub struct Decoded {
     pub slot: u8,
     /// The block goes on at the branch's target, not behind it.
     pub jumps: bool,
+    /// Instructions are counted and the block can be left here: all flags must be exact before.
+    pub observed: bool,
 }
 
 impl Decoded {
     /// Flags that must be right before the instruction.
     pub fn live_before(&self) -> u8 {
+        if self.observed {
+            return ALL_FLAGS;
+        }
         self.live_after & !self.kills | self.reads
     }
 
@@ -208,7 +215,9 @@ impl Translator {
         let mut lower = Lower::new(hot, cold, stubs, &self.groups, mode, id, page, self.bmi2);
         lower.tag = tag;
         let live = self.decoded.first().map_or(0, Decoded::live_before);
-        lower.begin(ip | tag, live, indirect, self.decoded.iter().any(runs_fp));
+        let count = self.decoded.len();
+        let fp = self.decoded.iter().any(runs_fp);
+        lower.begin(ip | tag, live, indirect, fp, count);
         let last = self.decoded.len() - 1;
         let mut emit = |(i, d)| lower.instruction(i, d, i == last);
         if !self.decoded.iter().enumerate().any(&mut emit) {
@@ -225,7 +234,7 @@ impl Translator {
             high,
             entry: code.entry,
             indirect_entries: code.indirect_entries,
-            flags_live: live != 0,
+            flags_live: live != 0 && !mode.counted(),
             exits: code.exits,
             incoming: Vec::new(),
             faults: code.faults,
@@ -453,11 +462,14 @@ impl Translator {
                 modified |= RflagsBits::OF as u8;
             }
         }
+        if mode.counted() {
+            kills &= !(undefined::kept(&instruction) as u8);
+        }
         let next_ip = mode.wrap(
             instruction.ip() + instruction.len() as u64,
             instruction.ip(),
         );
-        Decoded {
+        let mut decoded = Decoded {
             slot: stack_slot(&instruction, mode),
             next_ip,
             instruction,
@@ -472,12 +484,18 @@ impl Translator {
             written: 0,
             operands_written: 0,
             jumps: false,
-        }
+            observed: false,
+        };
+        decoded.observed = mode.counted() && counted::observed(&decoded);
+        decoded
     }
 
     /// Forms of otherwise translatable instructions that the interpreter runs.
     fn refused(&self, mode: Mode, instruction: &Instruction, info: &CodeInfo) -> bool {
         if info.fp && !mode.fpu() || info.avx && !mode.avx() || info.avx512 && !mode.avx512() {
+            return true;
+        }
+        if mode.counted() && counted::interpreted(instruction) {
             return true;
         }
         let branch = (0..instruction.op_count()).any(|i| {
@@ -552,6 +570,7 @@ impl Translator {
             return;
         };
         let mut live = match last.kind {
+            _ if mode.counted() => ALL_FLAGS,
             Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Interpret => ALL_FLAGS,
             Kind::Jump | Kind::Call | Kind::Syscall | Kind::Sysret => 0,
             _ => self.live_at(cpu, phys, mode, last.next_ip),

@@ -6,6 +6,7 @@ use ringfence_x86::flags::{CF, OF, PF, SF, ZF};
 use super::address::{address_size, effective_offset, linear_address, load, operand_segment};
 use super::arithmetic::{replace, szp, when};
 use super::register::{self, mask, sign_extend};
+use super::undefined::{self, Class};
 use super::{operand, retire};
 use crate::cpu::Cpu;
 use crate::env::{Env, Trap};
@@ -71,7 +72,8 @@ pub fn scan<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Re
     let destination = instruction.op0_register();
     let count = match instruction.mnemonic() {
         Mnemonic::Bsf | Mnemonic::Bsr => {
-            cpu.rflags = cpu.rflags & !ZF | when(source == 0, ZF);
+            let before = cpu.rflags;
+            cpu.rflags = before & !ZF | when(source == 0, ZF);
             // Zero leaves the destination as it is (APM; the SDM calls it undefined).
             if source != 0 {
                 let forward = instruction.mnemonic() == Mnemonic::Bsf;
@@ -82,6 +84,8 @@ pub fn scan<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Re
                 };
                 register::write(cpu, destination, position);
             }
+            let after = register::read(cpu, destination);
+            cpu.rflags = undefined::settle(Class::Scan, before, cpu.rflags, after, size);
             return retire(cpu, instruction);
         }
         Mnemonic::Popcnt => {
@@ -92,7 +96,8 @@ pub fn scan<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Re
         Mnemonic::Tzcnt => trailing,
         _ => leading,
     };
-    cpu.rflags = cpu.rflags & !(CF | ZF) | when(source == 0, CF) | when(count == 0, ZF);
+    let rflags = cpu.rflags & !(CF | ZF) | when(source == 0, CF) | when(count == 0, ZF);
+    cpu.rflags = undefined::settle(Class::Count, cpu.rflags, rflags, count, size);
     register::write(cpu, destination, count);
     retire(cpu, instruction)
 }
@@ -148,10 +153,14 @@ pub fn bmi<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Res
     let result = result & mask(size);
     register::write(cpu, instruction.op0_register(), result);
     // PF and AF are undefined; BEXTR's SF as well.
+    let before = cpu.rflags;
     cpu.rflags = replace(
         cpu.rflags,
         szp(result, size) & (SF | ZF | PF) | when(carry, CF),
     );
+    if instruction.mnemonic() == Mnemonic::Bextr {
+        cpu.rflags = undefined::settle(Class::Extract, before, cpu.rflags, result, size);
+    }
     debug_assert!(cpu.rflags & OF == 0);
     retire(cpu, instruction)
 }
@@ -221,8 +230,13 @@ pub fn movbe<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> R
     retire(cpu, instruction)
 }
 
-/// RDRAND and RDSEED, from the host's generator.
-pub fn random(cpu: &mut Cpu, instruction: &Instruction) -> Result<(), Trap> {
+/// RDRAND and RDSEED, from the host's generator or the machine's own.
+pub fn random<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Result<(), Trap> {
+    if let Some(value) = env.random() {
+        register::write(cpu, instruction.op0_register(), value);
+        cpu.rflags = replace(cpu.rflags, CF);
+        return retire(cpu, instruction);
+    }
     let seed = instruction.mnemonic() == Mnemonic::Rdseed;
     let available = if seed {
         is_x86_feature_detected!("rdseed")

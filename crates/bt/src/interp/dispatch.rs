@@ -113,7 +113,7 @@ fn rare<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> Result
         Crc32 => bits::crc32(cpu, env, instruction),
         Bswap => bits::bswap(cpu, instruction),
         Movbe => bits::movbe(cpu, env, instruction),
-        Rdrand | Rdseed => bits::random(cpu, instruction),
+        Rdrand | Rdseed => bits::random(cpu, env, instruction),
         Loop | Loope | Loopne | Jcxz | Jecxz | Jrcxz => branch::counted(cpu, instruction),
         Xlatb => transfer::xlat(cpu, env, instruction),
         Lahf | Sahf | Clc | Stc | Cmc | Cld | Std | Salc => transfer::flags(cpu, instruction),

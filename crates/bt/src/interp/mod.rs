@@ -23,6 +23,7 @@ pub mod system;
 #[cfg(test)]
 mod tests;
 mod transfer;
+pub mod undefined;
 
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
 use ringfence_engine::Exit;

@@ -3,8 +3,9 @@
 use iced_x86::{Instruction, Mnemonic};
 use ringfence_x86::flags::{CF, OF};
 
-use super::arithmetic::{replace, szp, when};
+use super::arithmetic::{replace, when};
 use super::register::{self, mask, sign_extend};
+use super::undefined::{self, Class};
 use super::{operand, retire};
 use crate::cpu::{Cpu, RAX, RDX};
 use crate::env::{Env, Trap};
@@ -28,9 +29,10 @@ fn set_accumulator(cpu: &mut Cpu, size: usize, high: u64, low: u64) {
     }
 }
 
-/// The flags of a product: CF and OF tell that it did not fit; the others are undefined.
+/// The flags of a product: CF and OF tell that it did not fit.
 fn product_flags(cpu: &mut Cpu, overflow: bool, low: u64, size: usize) {
-    cpu.rflags = replace(cpu.rflags, szp(low, size) | when(overflow, CF | OF));
+    let rflags = replace(cpu.rflags, when(overflow, CF | OF));
+    cpu.rflags = undefined::settle(Class::Multiply, cpu.rflags, rflags, low, size);
 }
 
 /// MUL.
@@ -117,5 +119,6 @@ pub fn divide<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> 
         (quotient as u64, dividend.wrapping_rem(divisor) as u64)
     };
     set_accumulator(cpu, size, remainder & mask(size), quotient & mask(size));
+    cpu.rflags = undefined::settle(Class::Divide, cpu.rflags, cpu.rflags, quotient, size);
     retire(cpu, instruction)
 }

@@ -2,6 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use super::undefined::{self, Class};
 use super::{arithmetic as arith, operand, register, retire};
 use crate::cpu::Cpu;
 use crate::env::{Env, Trap};
@@ -13,15 +14,31 @@ pub fn shift<E: Env>(cpu: &mut Cpu, env: &mut E, instruction: &Instruction) -> R
     let mnemonic = instruction.mnemonic();
     // A count of zero still writes the operand: memory must be writable.
     operand::modify(cpu, env, instruction, size, |a, rflags| match mnemonic {
-        Mnemonic::Shl | Mnemonic::Sal => arith::shl(a, count, size, rflags),
-        Mnemonic::Shr => arith::shr(a, count, size, rflags),
-        Mnemonic::Sar => arith::sar(a, count, size, rflags),
+        Mnemonic::Shl | Mnemonic::Sal => settled(arith::shl, a, count, size, rflags),
+        Mnemonic::Shr => settled(arith::shr, a, count, size, rflags),
+        Mnemonic::Sar => settled(arith::sar, a, count, size, rflags),
         Mnemonic::Rol => arith::rol(a, count, size, rflags),
         Mnemonic::Ror => arith::ror(a, count, size, rflags),
         Mnemonic::Rcl => arith::rcl(a, count, size, rflags),
         _ => arith::rcr(a, count, size, rflags),
     })?;
     retire(cpu, instruction)
+}
+
+/// The outcome of a shift, its undefined flags as the host has them.
+fn settled(
+    shift: impl Fn(u64, u32, usize, u64) -> arith::Outcome,
+    a: u64,
+    count: u32,
+    size: usize,
+    before: u64,
+) -> arith::Outcome {
+    let (result, rflags) = shift(a, count, size, before);
+    if count == 0 {
+        return (result, rflags);
+    }
+    let settled = undefined::settle(Class::Shift, before, rflags, result, size);
+    (result, settled)
 }
 
 /// SHLD and SHRD.
@@ -35,11 +52,14 @@ pub fn double_shift<E: Env>(
     let count = arith::shift_count(operand::read(cpu, env, instruction, 2, 1)?, size);
     let left = instruction.mnemonic() == Mnemonic::Shld;
     operand::modify(cpu, env, instruction, size, |a, rflags| {
-        if left {
-            arith::shld(a, b, count, size, rflags)
-        } else {
-            arith::shrd(a, b, count, size, rflags)
-        }
+        let shift = |a, count, size, rflags| {
+            if left {
+                arith::shld(a, b, count, size, rflags)
+            } else {
+                arith::shrd(a, b, count, size, rflags)
+            }
+        };
+        settled(shift, a, count, size, rflags)
     })?;
     retire(cpu, instruction)
 }

@@ -99,6 +99,12 @@ pub struct Core {
     pub(super) last_tag: (Mode, u64),
     /// Mode that the branch targets of each class were entered for.
     target_modes: [Mode; CLASSES],
+    /// Nothing is translated.
+    pub interpreter: bool,
+    /// The budget that translated code was given.
+    pub(super) budget: i64,
+    /// Number of instructions at which the time was looked at last.
+    pub(super) looked_at: u64,
     /// CR0, CR4, EFER and XCR0 that they were entered for.
     control: [u64; 4],
     /// The exit that the machine is answering.
@@ -128,7 +134,7 @@ enum Incomplete {
 }
 
 /// What the dispatcher does next.
-enum Next {
+pub(super) enum Next {
     /// Look at interrupts and go on at RIP.
     Continue,
     /// Enter this block, which is the one at RIP.
@@ -186,6 +192,9 @@ impl Core {
             tags: HashMap::new(),
             last_tag: (Mode::INTERPRET, 0),
             target_modes: [Mode::INTERPRET; CLASSES],
+            interpreter: false,
+            budget: 0,
+            looked_at: 0,
             control: [0; 4],
             answering: None,
             incomplete: None,
@@ -277,6 +286,9 @@ impl Core {
         if let Some(exit) = self.complete() {
             return Ok(Some(exit));
         }
+        if let Some(exit) = self.keep_time() {
+            return Ok(Some(exit));
+        }
         let context = self.context();
         if context.kick.load(Ordering::Relaxed) != 0 {
             context.kick.store(0, Ordering::SeqCst);
@@ -366,6 +378,9 @@ impl Core {
                 return Ok(Next::Continue);
             }
             self.statistics.halts += 1;
+            if self.skip_idle() {
+                return Ok(Next::Continue);
+            }
             self.world.paravirt.halt_begins();
             self.mailbox.set_running(false);
             self.kicker.wait();
@@ -381,10 +396,9 @@ impl Core {
             // Delivered right after the next instruction: a block may clear IF again.
             return Ok(self.interpret());
         }
-        let mode = Mode::of(cpu);
-        if mode == Mode::INTERPRET {
-            self.statistics.interpreted += 1;
-            return Ok(self.interpret());
+        let mode = self.mode();
+        if mode == Mode::INTERPRET || self.must_step() {
+            return Ok(self.interpret_run());
         }
         self.set_mode(mode);
         let context = self.context();
@@ -440,7 +454,7 @@ impl Core {
     fn lookup(&mut self, mode: Mode, target: bool) -> Result<Next, EngineError> {
         let ip = self.cpu().rip;
         let Some((id, global)) = self.block(mode, ip, target) else {
-            return Ok(self.interpret());
+            return Ok(self.interpret_if_allowed());
         };
         if target {
             self.add_target(mode, id, global);
@@ -530,6 +544,7 @@ impl Core {
         let cpu = &mut context.cpu;
         cpu.interrupt_shadow = false;
         cpu.rflags &= !flags::RF;
+        self.begin_counting();
         context.flags = to_context(cpu.rflags);
         context.xsave_mask = (cpu.xcr0 | 3) as u32 & 0xe7;
         context.tsc_offset = self
@@ -547,6 +562,13 @@ impl Core {
         let cpu = &mut context.cpu;
         cpu.rflags = cpu.rflags & !flags::ARITHMETIC | from_context(context.flags);
         let (id, reason) = (context.exit >> 8, context.exit & 0xff);
+        // What left in cold code in the middle of a block could not account for it.
+        let more = match reason {
+            exit::MEMORY | exit::INTERPRET => context.executed,
+            exit::FAULT => self.executed_at_fault(context.exit_site),
+            _ => 0,
+        };
+        self.end_counting(more);
         match reason {
             exit::SYSTEM => {
                 let block = &self.cache.blocks[id as usize];
@@ -560,6 +582,7 @@ impl Core {
                 Ok(self.interpret_decoded(&instruction))
             }
             exit::KICKED => Ok(Next::Continue),
+            exit::BUDGET => Ok(self.interpret_if_allowed()),
             exit::PAUSED => {
                 self.context().pauses = PAUSES;
                 std::thread::yield_now();
@@ -585,7 +608,7 @@ impl Core {
                     return Ok(Next::Continue);
                 }
                 self.statistics.target_misses += 1;
-                self.lookup(Mode::of(cpu), true)
+                self.lookup(self.mode(), true)
             }
             exit::MEMORY => {
                 self.statistics.memory += 1;
@@ -616,7 +639,7 @@ impl Core {
         }
         let resets = self.statistics.resets;
         let Some((to, global)) = self.block(mode, target, false) else {
-            return Ok(self.interpret());
+            return Ok(self.interpret_if_allowed());
         };
         if self.statistics.resets == resets {
             let page = mode.linear(target) & !0xfff;
@@ -658,7 +681,7 @@ impl Core {
         Ok(self.interpret())
     }
 
-    fn interpret(&mut self) -> Next {
+    pub(super) fn interpret(&mut self) -> Next {
         self.world.begin_instruction();
         self.note_recent();
         self.profiler.phase(Phase::Interpret);
@@ -694,6 +717,7 @@ impl Core {
             self.incomplete = Some(Incomplete::Instruction);
             return Some(exit);
         }
+        self.count_step();
         self.retired();
         (result == Step::Shutdown).then_some(Exit::Shutdown)
     }

@@ -1,6 +1,7 @@
 //! Running translated code: fixed stubs, host signals, the dispatcher.
 
 pub mod core;
+mod counting;
 mod follow;
 pub mod helpers;
 pub mod kick;

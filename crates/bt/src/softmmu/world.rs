@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use iced_x86::Code;
-use ringfence_engine::{Clock, Exit, LocalDevices};
+use ringfence_engine::{Clock, Counted, Exit, LocalDevices};
 use ringfence_x86::{cr, flags};
 
 use super::phys::Phys;
@@ -57,6 +57,10 @@ pub struct World {
     /// Memory-mapped and port accesses, for the statistics.
     pub device_accesses: u64,
     clock: Arc<Clock>,
+    /// State of the generator of a deterministic machine.
+    random: u64,
+    /// A repeated instruction paused: it is not complete.
+    paused: bool,
     id: u32,
     completed: Vec<Completed>,
     cursor: usize,
@@ -96,6 +100,8 @@ impl World {
             cpuid,
             pending: Pending::default(),
             device_accesses: 0,
+            random: clock.counted().map_or(0, Counted::seed),
+            paused: false,
             clock,
             id,
             completed: Vec::new(),
@@ -132,6 +138,11 @@ impl World {
     pub fn answer_string(&mut self, data: &[u8]) {
         self.string_bytes.clear();
         self.string_bytes.extend_from_slice(data);
+    }
+
+    /// Whether the last instruction was a repeated one that paused.
+    pub fn take_paused(&mut self) -> bool {
+        std::mem::take(&mut self.paused)
     }
 
     /// Forgets the page of the last fetch.
@@ -546,7 +557,11 @@ impl Env for World {
 
     fn should_yield(&mut self) -> bool {
         // SAFETY: valid by the contract of `new`; the flag is atomic.
-        unsafe { (*self.context).kick.load(Ordering::Relaxed) != 0 }
+        let kicked = unsafe { (*self.context).kick.load(Ordering::Relaxed) != 0 };
+        // A kick comes at any time; an interrupt of a deterministic machine must not wait for one.
+        self.paused =
+            kicked || self.clock.counted().is_some() && self.devices.interrupt_pending(self.id);
+        self.paused
     }
 
     fn flush(&mut self, _: &mut Cpu, what: Flush) {
@@ -580,6 +595,16 @@ impl Env for World {
 
     fn tsc(&mut self, cpu: &Cpu) -> u64 {
         self.clock.tsc().wrapping_add(cpu.msr.tsc_adjust)
+    }
+
+    fn random(&mut self) -> Option<u64> {
+        self.clock.counted()?;
+        // SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.random;
+        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Some(value ^ value >> 31)
     }
 
     fn vcpu_id(&self) -> u32 {

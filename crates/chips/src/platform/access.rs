@@ -6,6 +6,7 @@ use ringfence_engine::{IoAddress, LocalDevices, VcpuEvent};
 
 use super::slot::summary;
 use super::{Pass, Platform, lock, pm_timer_ticks};
+use crate::alarm::Timers as _;
 use crate::board::{Board, FPU_PORT};
 use crate::lapic::Effect;
 use crate::{hpet, ioapic};
@@ -261,6 +262,15 @@ impl LocalDevices for Platform {
 
     fn ignores_fpu_error(&self, _vcpu: u32) -> bool {
         lock(&self.board).ignores_fpu_error()
+    }
+
+    fn deadline(&self) -> u64 {
+        let deadlines = self.slots.iter().map(|slot| slot.deadline.load(SeqCst));
+        deadlines.fold(self.pit_deadline.load(SeqCst), u64::min)
+    }
+
+    fn serve_timers(&self) {
+        self.serve();
     }
 
     fn task_priority(&self, vcpu: u32) -> u64 {

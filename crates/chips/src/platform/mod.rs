@@ -17,7 +17,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use ringfence_engine::{Clock, Kick};
+use ringfence_engine::{Clock, Kick, LocalDevices as _};
 
 use crate::alarm::{Alarm, Timers};
 use crate::board::Board;
@@ -116,9 +116,12 @@ impl Platform {
             irq_events: IrqEvents::default(),
             own: own.clone(),
         });
-        let alarm = Alarm::start(clock, Arc::downgrade(&platform))?;
-        // The cell is empty: nobody else has the platform yet.
-        let _ = platform.alarm.set(alarm);
+        // A deterministic processor serves the timers itself.
+        if clock.counted().is_none() {
+            let alarm = Alarm::start(clock, Arc::downgrade(&platform))?;
+            // The cell is empty: nobody else has the platform yet.
+            let _ = platform.alarm.set(alarm);
+        }
         Ok(platform)
     }
 
@@ -385,9 +388,8 @@ impl Timers for Platform {
             self.with_board(&mut pass, |_, _, _| ());
         }
         self.finish(pass);
-        let deadlines = self.slots.iter().map(|slot| slot.deadline.load(SeqCst));
-        let next = deadlines.fold(self.pit_deadline.load(SeqCst), u64::min);
-        next.max(self.clock.nanoseconds().saturating_add(SHORTEST_SLEEP))
+        self.deadline()
+            .max(self.clock.nanoseconds().saturating_add(SHORTEST_SLEEP))
     }
 }
 
