@@ -333,12 +333,14 @@ class Machine:
     def instructions(self) -> int:
         """Instructions that a deterministic machine has executed; 0 in others."""
     def stop_at(self, instructions: int | None) -> None:
-        """Makes ``run`` of a deterministic machine return :class:`Interrupted` after so many
-        instructions since the machine was made; ``None``: never.
+        """Makes ``run`` of a deterministic machine return :class:`Interrupted` at a number.
+
+        It is the number of instructions since the machine was made; ``None``: never.
         """
     def set_deadline(self, nanoseconds: int | None) -> None:
-        """Makes ``run`` of a deterministic machine return :class:`Interrupted` when its clock
-        reaches ``nanoseconds``; ``None``: never.
+        """Makes ``run`` of a deterministic machine return :class:`Interrupted` at a time.
+
+        It is in nanoseconds of the machine's clock; ``None``: never.
         """
 
 @final

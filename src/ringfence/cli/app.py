@@ -16,6 +16,7 @@ _PLACES = {
     "screenshot": "ringfence.cli.commands.screenshot:screenshot",
     "image": "ringfence.cli.commands.image:image",
     "doctor": "ringfence.cli.commands.doctor:doctor",
+    "bench": "ringfence.cli.commands.bench:bench",
     "completion": "ringfence.cli.commands.completion:completion",
 }
 
@@ -54,6 +55,7 @@ def cli() -> None:
       ringfence run debian -- uname -a    one command, its output, its exit status
       ringfence image ls                  what there is to boot
       ringfence doctor                    what this host can do
+      ringfence bench                     how fast guests are on this machine
     """
 
 

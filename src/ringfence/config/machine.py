@@ -127,7 +127,7 @@ class MachineConfig:
         if self.deterministic and self.cpus != 1:
             raise ConfigError(f"cpus: a deterministic machine has one processor, not {self.cpus}")
         if self.deterministic and self.engine == "kvm":
-            raise ConfigError("engine: kvm can't count instructions; a deterministic machine uses bt")
+            raise ConfigError("engine: kvm can't count instructions; bt can")
         if self.seed and not self.deterministic:
             raise ConfigError("seed: only a deterministic machine has one")
         if self.timeout is not None:

@@ -59,13 +59,7 @@ class CompiledEngine:
             EngineError: the host refuses.
         """
         try:
-<<<<<<< HEAD
-            return _core.Machine(self.name, vcpus=vcpus, cpu=cpu, **self.options)
-=======
-            return _core.Machine(
-                self.name, vcpus=vcpus, cpu=cpu, seed=seed, **self._options
-            )
->>>>>>> b79fbbf (Count instructions as time: deterministic machines)
+            return _core.Machine(self.name, vcpus=vcpus, cpu=cpu, seed=seed, **self.options)
         except _core.CoreError as error:
             if error.code == "cpu_model":
                 raise ConfigError(f"cpu: {error}") from error

@@ -131,7 +131,8 @@ class Machine:
         self.exit: MachineExit | None = None
         self._files = files
         # The clock that a guest on `micro` needs is bt's.
-        wanted = "bt" if (config.board, config.engine) == ("micro", "auto") else config.engine
+        on_bt = config.deterministic or (config.board, config.engine) == ("micro", "auto")
+        wanted = "bt" if on_bt else config.engine
         self._engine = engine or pick(wanted)
         self._lock = RLock()
         self._ends = HostEndTable(self._lock, networks or {})
@@ -275,6 +276,12 @@ class Machine:
             if self._boot is not None:
                 return self._boot.engine.instructions
             return self._stops.last[0] if self._stops.last else 0
+
+    @property
+    def nanoseconds(self) -> int:
+        """Time since the machine's start or reset on its own clock; 0 when it has ended."""
+        with self._lock:
+            return self._boot.engine.nanoseconds if self._boot is not None else 0
 
     def run_to(self, instructions: int) -> bool:
         """Starts or resumes a deterministic machine, and waits until it pauses at that number.

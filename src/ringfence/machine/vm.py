@@ -364,6 +364,7 @@ class VM:
             ConfigError: there is no such drive.
         """
         return self._require().eject(drive, force=force)
+
     def run_to(self, instructions: int) -> bool:
         """Lets a deterministic machine run, started or not, until it pauses at that number.
 

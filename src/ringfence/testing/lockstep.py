@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-
 if TYPE_CHECKING:
     from ringfence import VM
 
@@ -188,8 +187,9 @@ def _search(
 
 
 def _narrow(make: Maker, pool: ThreadPoolExecutor, start: int, bad: int) -> tuple[int, int]:
-    """The last number at which all is equal and the first at which something is not, when both
-    run from ``start`` without a stop: a block that is stopped within is interpreted.
+    """The last number at which all is equal and the first at which something is not.
+
+    Both run from ``start`` without a stop: a block that is stopped within is interpreted.
     """
 
     def differs(at: int) -> bool:
@@ -197,7 +197,7 @@ def _narrow(make: Maker, pool: ThreadPoolExecutor, start: int, bad: int) -> tupl
         try:
             pair.run_to(at)
             states = pair.states()
-            return states[0] != states[1] or None not in states and pair.hashes_differ()
+            return states[0] != states[1] or (None not in states and pair.hashes_differ())
         finally:
             pair.stop()
 
@@ -211,9 +211,7 @@ def _narrow(make: Maker, pool: ThreadPoolExecutor, start: int, bad: int) -> tupl
     return good, end
 
 
-def _explain(
-    make: Maker, pool: ThreadPoolExecutor, start: int, good: int, bad: int
-) -> Difference:
+def _explain(make: Maker, pool: ThreadPoolExecutor, start: int, good: int, bad: int) -> Difference:
     """What is different after ``bad`` instructions."""
     pair = _Pair(make, pool, max(start, bad - _SHOWN))
     try:
@@ -235,9 +233,7 @@ def _explain(
         addresses: tuple[int, ...] = ()
         if one is not None and other is not None:
             names = tuple(
-                name
-                for name, value in one.registers.items()
-                if value != other.registers.get(name)
+                name for name, value in one.registers.items() if value != other.registers.get(name)
             )
             if one.xsave != other.xsave:
                 names += ("xsave",)

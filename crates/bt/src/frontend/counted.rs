@@ -20,14 +20,15 @@ use crate::emit::asm::{Asm, Mem, cc};
 const SUB: u8 = 5;
 const CMP: u8 = 7;
 
-/// Whether the interpreter must execute the instruction: its result depends on time or chance, or
-/// it delays interrupts by an instruction.
+/// Whether the interpreter must execute the instruction: its result depends on time or chance, it
+/// delays interrupts by an instruction, or it may pause in its middle.
 pub fn interpreted(instruction: &Instruction) -> bool {
     use Mnemonic as M;
-    matches!(
-        instruction.mnemonic(),
-        M::Rdtsc | M::Rdtscp | M::Sti | M::Rdrand | M::Rdseed
-    )
+    instruction.is_string_instruction()
+        || matches!(
+            instruction.mnemonic(),
+            M::Rdtsc | M::Rdtscp | M::Sti | M::Rdrand | M::Rdseed
+        )
 }
 
 /// Whether a block can be left at the instruction, for what reason ever.

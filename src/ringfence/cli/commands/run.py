@@ -108,6 +108,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="END[,model=NAME][,mac=ADDR]",
     help="A network card and its cable's end: tap:tap0.",
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Count time in executed instructions, so that every run is the same.",
+)
+@click.option("--seed", default=0, metavar="N", help="Random numbers of a deterministic machine.")
 @click.option("--timeout", metavar="TIME", help="Stop the machine after 30, 90s or 5m.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the kernel's messages.")
 @click.pass_context
