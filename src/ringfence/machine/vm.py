@@ -198,7 +198,11 @@ class VM:
             ConfigError: the host can't run the processor model.
             EngineError: the engine can't run, or the machine was started before.
         """
-        machine = self.prepare(engine=engine).machine
+        if self._machine is None:
+            self.prepare(engine=engine)
+        machine = self._require()
+        if machine.state is not MachineState.CREATED:
+            raise EngineError("the machine was started before; make a new one")
         try:
             if profile:
                 machine.start_profile(profile)
