@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringfence_engine::{Clock, LocalDevices};
+use ringfence_engine::{Clock, EPOCH, LocalDevices};
 use ringfence_memory::{GuestMemory, RegionKind};
 
 /// Wall clock, system time, steal time and end of interrupt.
@@ -149,7 +149,10 @@ impl Paravirt {
     fn write_wall_clock(&self, address: u64) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_nanos() as u64;
-        let start = now.saturating_sub(self.clock.nanoseconds());
+        let start = match self.clock.counted() {
+            Some(_) => EPOCH,
+            None => now.saturating_sub(self.clock.nanoseconds()),
+        };
         let mut data = [0; 12];
         data[0..4].copy_from_slice(&2u32.to_le_bytes());
         data[4..8].copy_from_slice(&((start / 1_000_000_000) as u32).to_le_bytes());
@@ -197,6 +200,9 @@ impl Paravirt {
 
     /// Nanoseconds that this thread has waited for a processor of the host.
     fn delay(&mut self) -> u64 {
+        if self.clock.counted().is_some() {
+            return 0;
+        }
         if self.schedule.is_none() {
             self.schedule = File::open("/proc/thread-self/schedstat").ok();
         }
@@ -250,7 +256,9 @@ impl Paravirt {
     /// An interrupt begins its service: offers that its end be a cleared bit, if nothing else waits
     /// and nobody but the local APIC need hear of it.
     pub fn offer_eoi(&mut self, devices: &dyn LocalDevices, vcpu: u32) {
-        if self.pv_eoi & ENABLED != 0 && devices.end_can_wait(vcpu) {
+        // When the bit is looked at depends on the host: no deterministic machine may show it.
+        let counted = self.clock.counted().is_some();
+        if !counted && self.pv_eoi & ENABLED != 0 && devices.end_can_wait(vcpu) {
             self.eoi_pending = true;
             self.swap_eoi(1);
         }

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// instruction is one tick and one nanosecond.
 pub const INSTRUCTIONS_PER_SECOND: u64 = 1_000_000_000;
 
+/// Nanoseconds since 1970 at which the wall clock of a deterministic machine begins: 2026-01-01,
+/// 00:00:00 UTC.
+pub const EPOCH: u64 = 1_767_225_600_000_000_000;
+
 /// Time of one machine, shared by its processors and its interrupt hardware.
 ///
 /// The machine's TSC is the host's, less its value when the machine was made; or, in a

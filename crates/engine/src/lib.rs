@@ -13,7 +13,7 @@ mod profile;
 mod registers;
 mod state;
 
-pub use clock::{Clock, Counted, INSTRUCTIONS_PER_SECOND};
+pub use clock::{Clock, Counted, EPOCH, INSTRUCTIONS_PER_SECOND};
 pub use devices::{Kick, LocalDevices, NoLocalDevices, VcpuEvent};
 pub use exit::{EngineError, Exit};
 pub use machine::{IoAddress, IoEvent, IrqSource, MachineOps};

@@ -96,3 +96,24 @@ def test_any_values_make_a_machine_or_an_error(values: dict[str, Any]) -> None:
         return
     assert 64 << 20 <= config.memory <= 1 << 40
     assert 1 <= config.cpus <= 64
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"deterministic": True, "cpus": 2}, "cpus"),
+        ({"deterministic": True, "engine": "kvm"}, "engine"),
+        ({"seed": 3}, "seed"),
+        ({"deterministic": True, "seed": -1}, "seed"),
+        ({"deterministic": True, "seed": 1 << 64}, "seed"),
+        ({"deterministic": "yes"}, "deterministic"),
+    ],
+)
+def test_what_a_deterministic_machine_can_not_be(values: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        MachineConfig.from_mapping({"image": "debian", **values})
+
+
+def test_a_seed_may_be_text() -> None:
+    config = MachineConfig.from_mapping({"image": "debian", "deterministic": True, "seed": "12"})
+    assert config.seed == 12
