@@ -311,7 +311,7 @@ mod tests {
         } else {
             ticks >> shift.unsigned_abs()
         };
-        (u128::from(ticks) * u128::from(multiplier) >> 32) as u64
+        ((u128::from(ticks) * u128::from(multiplier)) >> 32) as u64
     }
 
     #[test]
