@@ -73,6 +73,9 @@ def test_translated_code_does_what_the_interpreter_does(debian: str) -> None:
     # From unpacking into the kernel's first initializations.
     difference = lockstep(boot, start=100_000_000, until=104_000_000, memory_step=4_000_000)
     assert difference is None, str(difference)
+    # The first programs: system calls, page faults, access to user pages.
+    difference = lockstep(boot, start=440_000_000, until=443_000_000, memory_step=3_000_000)
+    assert difference is None, str(difference)
 
 
 @pytest.mark.soak

@@ -219,7 +219,9 @@ impl Lower<'_> {
 
     /// Branches to `target` with access to user pages, or without.
     pub(super) fn branch_with_access(&mut self, target: u64, access: bool, live: u8) {
+        let live = self.carried(live);
         self.need_flags(live);
+        self.account(self.index + 1);
         let site = self.hot.jmp(std::ptr::null());
         self.add_exit(site, target, false);
         if let Some(exit) = self.code.exits.last_mut() {
