@@ -191,7 +191,8 @@ def test_terminal_shows_pictures(planar: Path) -> None:
 
 def test_recordings(planar: Path, tmp_path: Path) -> None:
     film = tmp_path / "film.gif"
-    with VM(disks=[f"{planar},ephemeral"], memory="64M", timeout=60) as vm:
+    # The menu's prompt stays for a while: a second picture for the film.
+    with VM(disks=[f"{planar},ephemeral"], memory="64M", timeout=60, boot_menu=True) as vm:
         recorder = vm.record_screen(film)
         vm.screen.wait_image(GOLDEN / "planar.png")
         sleep(0.5)

@@ -54,8 +54,8 @@ pub struct Vga {
     memory: Arc<Memory>,
     /// What the guest sees of a text mode while that is mapped: planes 0 and 1 side by side.
     text: Arc<Memory>,
-    /// The lowest bit of their indices while it is; what is there is newer than the planes.
-    text_low: Mutex<Option<usize>>,
+    /// What is there is newer than the planes.
+    text_newer: Mutex<bool>,
     registers: Mutex<Registers>,
     timing: Mutex<Timing>,
     clock: Mutex<Arc<Clock>>,
@@ -79,7 +79,7 @@ impl Vga {
         Self {
             memory,
             text,
-            text_low: Mutex::default(),
+            text_newer: Mutex::default(),
             registers: Mutex::default(),
             timing: Mutex::default(),
             clock: Mutex::new(clock),
@@ -109,18 +109,18 @@ impl Vga {
         if !self.decodes_window() {
             return None;
         }
-        lock(&self.registers).text().map(|(address, _)| address)
+        lock(&self.registers).text()
     }
 
     /// Fills the text memory from the planes: it is the newer one from now on.
     pub fn enter_text(&self) {
-        let Some((_, low)) = lock(&self.registers).text() else {
+        if lock(&self.registers).text().is_none() {
             return;
-        };
-        let mut active = lock(&self.text_low);
-        *active = Some(low);
+        }
+        let mut newer = lock(&self.text_newer);
+        *newer = true;
         for index in (0..TEXT_SIZE as usize).step_by(2) {
-            let planes = self.bytes().dword((index | low) * 4);
+            let planes = self.bytes().dword(index * 4);
             self.text.bytes().set_byte(index, planes as u8);
             self.text.bytes().set_byte(index + 1, (planes >> 8) as u8);
         }
@@ -128,17 +128,15 @@ impl Vga {
 
     /// Brings the planes up to date with the text memory, and ends its reign or not.
     pub fn sync_text(&self, leave: bool) {
-        let mut active = lock(&self.text_low);
-        let Some(low) = *active else {
+        let mut newer = lock(&self.text_newer);
+        if !*newer {
             return;
-        };
-        if leave {
-            *active = None;
         }
+        *newer = !leave;
         let mut text = vec![0; TEXT_SIZE as usize];
         self.text.bytes().copy_to(0, &mut text);
         for (index, cell) in text.chunks_exact(2).enumerate() {
-            let offset = ((2 * index) | low) * 4;
+            let offset = 2 * index * 4;
             let planes = self.bytes().dword(offset) & 0xffff_0000;
             let cell = u32::from(u16::from_le_bytes([cell[0], cell[1]]));
             self.bytes().set_dword(offset, planes | cell);

@@ -126,11 +126,12 @@ impl Registers {
     }
 
     /// Whether the window is that of a text mode, where characters and attributes lie side by
-    /// side: its address, and the lowest bit of the indices.
-    pub fn text(&self) -> Option<(u64, usize)> {
+    /// side, in the page that is shown: its address.
+    pub fn text(&self) -> Option<u64> {
         let (start, size) = self.window();
         let plain = self.bank.is_none()
             && self.misc & MISC_MEMORY != 0
+            && self.misc & MISC_PAGE != 0
             && size == super::TEXT_SIZE
             && self.sequencer[MEMORY_MODE] & (EXTENDED | NO_ODD_EVEN | CHAIN_4) == EXTENDED
             && self.sequencer[MAP_MASK] == 0x03
@@ -140,7 +141,7 @@ impl Registers {
             && self.graphics[READ_MAP] & 2 == 0
             && self.graphics[MODE] & 0x1b == HOST_ODD_EVEN
             && self.graphics[BIT_MASK] == 0xff;
-        plain.then(|| (start, usize::from(self.misc & MISC_PAGE == 0)))
+        plain.then_some(start)
     }
 
     /// See [`Vga::direct`](super::Vga::direct).
