@@ -11,6 +11,7 @@ use ringfence_x86::{cr, flags, msr};
 
 use crate::cpu::{SS, XSAVE_SIZE};
 use crate::interp::system::cpuid::{Availability, CpuidModel, Feature};
+use crate::interp::system::xsave;
 use crate::report;
 use crate::runtime::core::Core;
 use crate::state;
@@ -180,7 +181,7 @@ impl Vcpu for BtVcpu {
     }
 
     fn xsave(&self) -> Vec<u8> {
-        self.core.cpu().xsave.0.to_vec()
+        xsave::image(self.core.cpu())
     }
 
     fn set_xsave(&mut self, image: &[u8]) -> Result<(), EngineError> {

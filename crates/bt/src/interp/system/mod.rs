@@ -24,7 +24,7 @@ mod tables;
 mod task;
 #[cfg(test)]
 mod tests;
-mod xsave;
+pub mod xsave;
 
 use ringfence_engine::Exit;
 

@@ -137,9 +137,27 @@ impl Area {
     }
 }
 
-/// XINUSE: the components that are not in their initial state.
-pub(super) fn in_use(cpu: &Cpu) -> u64 {
-    header(&cpu.xsave.0)
+/// XINUSE: the components that are not in their initial state. Hosts differ in whether SSE state
+/// that was loaded but is all zero is in use; here it is not, whoever executed what.
+pub fn in_use(cpu: &Cpu) -> u64 {
+    let used = header(&cpu.xsave.0);
+    let registers = &cpu.xsave.0[XMM..XMM + 256];
+    if used & cr::XCR0_SSE != 0 && registers.iter().all(|&byte| byte == 0) {
+        return used & !cr::XCR0_SSE;
+    }
+    used
+}
+
+/// The state in the standard format, for those outside: whoever takes MXCSR for a part of the SSE
+/// component finds that in use when MXCSR is not in its initial state.
+pub fn image(cpu: &Cpu) -> Vec<u8> {
+    let mut area = cpu.xsave.0;
+    let mut used = in_use(cpu);
+    if mxcsr(&area) != MXCSR_INIT {
+        used |= cr::XCR0_SSE;
+    }
+    set_header(&mut area, used);
+    area.to_vec()
 }
 
 fn header(area: &[u8; XSAVE_SIZE]) -> u64 {
