@@ -5,6 +5,7 @@ Sources: AT attachment with packet interface - 6 (INCITS 361-2002), 7.1 to 7.15 
 which an IDE channel or an AHCI port carries out in its own way.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -146,7 +147,7 @@ class Flush:
 Action = Done | Media | Data | Collect | Packet | Flush
 
 
-class Drive:
+class Drive(ABC):
     """What a controller knows of a drive."""
 
     #: Whether it takes packets, and so reports itself by another signature.
@@ -155,17 +156,17 @@ class Drive:
     def __init__(self) -> None:
         self.registers = TaskFile()
 
+    @abstractmethod
     def sign(self) -> None:
         """Shows the signature in the registers (9.12)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reset(self, *, hard: bool) -> None:
         """After power-on or a hard reset, or after a software reset."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, command: int) -> Action:
         """Begins a command with the registers as they are."""
-        raise NotImplementedError
 
     def abort(self, error: int = ABRT) -> Done:
         """Ends a command with an error."""

@@ -290,8 +290,11 @@ class VirtioDevice:
         self.drain(index, lambda chain: self.handle(index, chain))
 
     def handle(self, index: int, chain: Chain) -> int | None:
-        """Does what a buffer asks for; how much was written, or ``None`` to keep it."""
-        raise NotImplementedError
+        """Does what a buffer asks for; how much was written, or ``None`` to keep it.
+
+        Here, nothing: it goes back as it came.
+        """
+        return 0
 
     def own_state(self) -> State:
         """What the model saves, in plain values."""
