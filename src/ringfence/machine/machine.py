@@ -553,7 +553,8 @@ class Machine:
     def _cpu_model(self) -> str:
         """The processor model; on ``micro`` it has the paravirtual clock, for there is no other."""
         cpu = self.config.cpu
-        told = self.config.board == "micro" and self._engine.name == "bt" and "kvm" not in cpu
+        silent = "kvm" in cpu or "-hypervisor" in cpu
+        told = self.config.board == "micro" and self._engine.name == "bt" and not silent
         return f"{cpu},+kvm" if told else cpu
 
     def _make_board(self, ends: HostEnds, files: BootFiles) -> "Pc | Micro":
