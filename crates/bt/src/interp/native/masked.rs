@@ -70,7 +70,7 @@ fn selected(vector: &[u8; 32], position: usize, size: usize) -> bool {
 }
 
 /// Linear address of the element `displacement` bytes into the memory operand.
-fn element_address(
+pub(super) fn element_address(
     cpu: &Cpu,
     instruction: &Instruction,
     displacement: u64,

@@ -4,13 +4,12 @@
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
 
 use super::class::{self, Kind, fpu_check};
+use super::masked::element_address;
 use super::{state, thunk};
 use crate::cpu::Cpu;
 use crate::env::{Env, Privilege, Trap};
-use crate::interp::address::{
-    address_size, effective_offset, linear_address, load, operand_address, operand_segment, store,
-};
-use crate::interp::register::{mask, sign_extend};
+use crate::interp::address::{load, operand_address, store};
+use crate::interp::register::sign_extend;
 use crate::interp::retire;
 
 /// Bytes of a ZMM register.
@@ -158,20 +157,6 @@ fn low_bits(count: usize) -> u64 {
     } else {
         (1 << count) - 1
     }
-}
-
-/// Linear address of the element `displacement` bytes into the memory operand.
-fn element_address(
-    cpu: &Cpu,
-    instruction: &Instruction,
-    displacement: u64,
-    size: usize,
-    write: bool,
-) -> Result<u64, Trap> {
-    let segment = operand_segment(cpu, instruction);
-    let offset = effective_offset(cpu, instruction).wrapping_add(displacement)
-        & mask(address_size(cpu, instruction));
-    linear_address(cpu, segment, offset, size, write)
 }
 
 fn elements<E: Env>(
